@@ -1,0 +1,39 @@
+"""Every exception of the package. Messages name the field, what was given, the limit, and what to do."""
+
+from __future__ import annotations
+
+
+class WanspecError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InvalidRequestError(WanspecError, ValueError):
+    """A request that cannot be served as asked. ``field`` names the offending input."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class ConfigError(WanspecError, ValueError):
+    """A setting that cannot work. ``field`` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class ProtocolError(WanspecError):
+    """A message of a peer that does not follow the protocol."""
+
+
+class EngineError(WanspecError):
+    """An engine failed or answered nonsense."""
+
+
+class ModelError(WanspecError):
+    """A model folder or package that cannot be used."""
+
+
+class ServerError(WanspecError):
+    """A Triton process that did not start, died, or could not be reached."""
