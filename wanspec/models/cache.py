@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ LOCK_DEADLINE_S = 900.0
 """Longest wait, in seconds, for another process that makes the same folder."""
 
 _POLL_S = 0.1
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 
 
 def cache_dir() -> Path:
@@ -96,6 +98,8 @@ def build_once(
             if force or not is_complete(folder):
                 _build(folder, build, needed_bytes)
     except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
         raise ModelError(
             f"cache: cannot write {folder.parent} ({error}). Set WANSPEC_CACHE to a folder that can be written."
         ) from error

@@ -12,7 +12,7 @@ _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def check_folder(folder: Path) -> Path:
-    """Return ``folder`` if it holds a config, weights and a fast tokenizer; else raise ModelError with what is missing."""
+    """Return ``folder`` if config, weights and tokenizer.json are in it; raises ModelError with what is missing."""
     if not folder.is_dir():
         raise ModelError(f"model: {folder} is not a folder.")
     missing = []
