@@ -1,0 +1,61 @@
+"""The command line of a ``tritonserver`` that serves 127.0.0.1 only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanspec.triton.binaries import TritonBinaries
+
+HOST = "127.0.0.1"
+EXIT_TIMEOUT_S = 2
+# The link's client pings every 10 s, also while no call runs. gRPC servers answer pings more frequent than this with
+# GOAWAY ("too many pings"), and its default is 5 minutes.
+MIN_PING_INTERVAL_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one server on 127.0.0.1."""
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+def server_command(
+    binaries: TritonBinaries,
+    *,
+    repository: Path,
+    backends: Path,
+    ports: Ports,
+    shm_prefix: str,
+    extra_args: Sequence[str] = (),
+) -> list[str]:
+    """The argument list. Models are loaded by the API (explicit control), so that each one's outcome is known.
+
+    ``extra_args`` come last; Triton takes the last of two equal flags.
+    """
+    return [
+        str(binaries.executable),
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        "--model-control-mode=explicit",
+        # Completing a configuration starts a second process per model, which imports everything once more.
+        "--disable-auto-complete-config",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--grpc-address={HOST}",
+        f"--grpc-port={ports.grpc}",
+        f"--http-address={HOST}",
+        f"--http-port={ports.http}",
+        f"--metrics-address={HOST}",
+        f"--metrics-port={ports.metrics}",
+        "--allow-gpu-metrics=false",
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        "--grpc-keepalive-permit-without-calls=1",
+        "--grpc-http2-max-pings-without-data=0",
+        f"--grpc-http2-min-recv-ping-interval-without-data={MIN_PING_INTERVAL_MS}",
+        "--log-verbose=0",
+        *extra_args,
+    ]
