@@ -48,7 +48,9 @@ class DraftEngine(Protocol):
     """A draft model in the worker's own process. Calls come from one thread at a time."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
+        ...
 
     @property
     def context(self) -> int:

@@ -1,0 +1,94 @@
+"""Settings of the core that are not a request's. All times in ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What two regions compare before they work together.
+
+    Attributes:
+        tokenizer_hash: 32 bytes over everything that decides what a token id means.
+        vocab_size: rows of the model's output.
+        draft_id: names the draft model; shown, not compared.
+    """
+
+    tokenizer_hash: bytes
+    vocab_size: int
+    draft_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """How a controller keeps a link.
+
+    Attributes:
+        ping_ms: a frame that wants a reply is sent this long after the last one that did.
+        dead_ms: a link that has been silent for this long, four round trips at least, is dropped.
+        handshake_ms: longest from connecting to the worker's welcome.
+        backoff_ms, backoff_max_ms: first and longest pause before connecting again; it doubles.
+        refused_ms: pause after the worker refused the link.
+    """
+
+    ping_ms: float = 200.0
+    dead_ms: float = 1_500.0
+    handshake_ms: float = 5_000.0
+    backoff_ms: float = 100.0
+    backoff_max_ms: float = 5_000.0
+    refused_ms: float = 30_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """Settings of a controller.
+
+    Attributes:
+        fingerprint: of the target's tokenizer and vocabulary.
+        links: number of workers it may use.
+        link: how links are kept.
+        auth_token: sent to workers in the first message of a link.
+        context: longest sequence in tokens, the target's own limit.
+        max_draft: most drafts in one verification, the target engine's max_draft_len.
+        local_draft: a local draft model exists.
+        engine_ms: longest that an engine call may take before the request fails.
+        engine_retries: how often a failed verification is tried again.
+        reopen_limit: how often a sequence is opened again after the worker lost it, by cause of the worker's own.
+    """
+
+    fingerprint: Fingerprint
+    links: int = 1
+    link: LinkConfig = LinkConfig()
+    auth_token: str = ""
+    context: int = 1024
+    max_draft: int = 32
+    local_draft: bool = True
+    engine_ms: float = 60_000.0
+    engine_retries: int = 1
+    reopen_limit: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """Settings of a worker.
+
+    Attributes:
+        fingerprint: of the draft's tokenizer and vocabulary.
+        auth_token: what a controller must present; empty accepts any.
+        context: longest sequence in tokens, drafts included.
+        max_sequences: most sequences open at once, of all controllers together.
+        max_leaves: most leaves in one pass, of all sequences together.
+        max_nodes: most live nodes of one sequence's tree.
+        gap_ms: how long a commit that came too early waits for the one before it.
+        idle_ms: a sequence that has heard nothing for this long is dropped.
+    """
+
+    fingerprint: Fingerprint
+    auth_token: str = ""
+    context: int = 1024
+    max_sequences: int = 256
+    max_leaves: int = 64
+    max_nodes: int = 512
+    gap_ms: float = 200.0
+    idle_ms: float = 120_000.0

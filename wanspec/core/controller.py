@@ -1,0 +1,313 @@
+"""The controller of one region: sequences, links, shared estimators. Events in, actions out; no I/O and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from wanspec.core.config import ControllerConfig
+from wanspec.core.estimators import Estimators
+from wanspec.core.eventlog import LogStart, event_line, start_line
+from wanspec.core.events import (
+    Action,
+    ActionId,
+    Cancelled,
+    Connected,
+    Disconnect,
+    Disconnected,
+    Drafted,
+    Event,
+    Failed,
+    Finished,
+    Observed,
+    Received,
+    Request,
+    Submitted,
+    Tick,
+    Verified,
+)
+from wanspec.core.link import Link
+from wanspec.core.messages import Drafts, Lost, Message, PassReport, Refuse, Welcome
+from wanspec.core.policies import make_policy
+from wanspec.core.recorder import Recorder
+from wanspec.core.sequence import Sequence
+from wanspec.core.wire import decode
+from wanspec.errors import InvalidRequestError, ProtocolError
+
+
+class Controller:
+    """Drives many sequences. One caller at a time.
+
+    Every call of :meth:`handle` returns actions to be carried out in order. Engine calls, links and sequences may
+    change in any order: answers to calls that nobody waits for any more are ignored.
+    """
+
+    def __init__(
+        self,
+        config: ControllerConfig,
+        *,
+        instance: bytes | None = None,
+        estimators: Estimators | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.instance = instance if instance is not None else uuid4().bytes
+        self.estimators = estimators if estimators is not None else Estimators()
+        self.links = [Link(number, self.instance, config) for number in range(config.links)]
+        self.sequences: dict[int, Sequence] = {}
+        self._recorders: dict[int, Recorder] = {}
+        self._log = log
+        self._log_begun = False
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event at a time ``now`` (ms, never going back).
+
+        Raises:
+            InvalidRequestError: a submitted request that cannot be served; nothing has changed then.
+        """
+        if isinstance(event, Submitted):
+            sequence = self._admit(event.sequence, event.request, now)
+            self._begin_recording(sequence, now)
+        if self._log is not None:
+            self._write_log(event, now)
+        for recorder in self._recorders.values():
+            recorder.record(event, now)
+        actions = self._dispatch(event, now)
+        sends = self._flush(now)
+        return sends + [self._close_log(action) for action in actions]
+
+    def deadline(self) -> float:
+        """When a :class:`Tick` is due, in ms; infinity for never."""
+        rtt = self._rtt()
+        times = [link.deadline(rtt) for link in self.links]
+        times += [sequence.deadline() for sequence in self.sequences.values()]
+        return min(times, default=float("inf"))
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot be served.
+
+        Raises:
+            InvalidRequestError: names the field, what was given and the limit.
+        """
+        if not request.prompt:
+            raise InvalidRequestError("prompt", "is empty; at least 1 token is needed")
+        if request.max_tokens < 1:
+            raise InvalidRequestError("max_tokens", f"{request.max_tokens} is below the limit of 1")
+        vocab = self.config.fingerprint.vocab_size
+        for index, token in enumerate(request.prompt):
+            if not 0 <= token < vocab:
+                raise InvalidRequestError("input_ids", f"token {token} at {index} is outside 0 to {vocab - 1}")
+        total = len(request.prompt) + request.max_tokens
+        if total > self.config.context:
+            raise InvalidRequestError(
+                "max_tokens",
+                f"{len(request.prompt)} prompt tokens + {request.max_tokens} make {total}, "
+                f"the context of the target is {self.config.context} tokens",
+            )
+        make_policy(request.policy, request.parameters)
+
+    # Dispatch
+
+    def _dispatch(self, event: Event, now: float) -> list[Action]:
+        if isinstance(event, (Verified, Drafted, Failed)):
+            return self._answered(event, now)
+        if isinstance(event, Received):
+            return self._received(event, now)
+        if isinstance(event, Submitted):
+            sequence = self.sequences[event.sequence]
+            self._open_remote(sequence, now)
+            return sequence.advance(now)
+        if isinstance(event, Tick):
+            return self._tick(now)
+        if isinstance(event, Cancelled):
+            cancelled = self.sequences.get(event.sequence)
+            return [] if cancelled is None else cancelled.finish("cancelled", now)
+        if isinstance(event, Connected):
+            return self.links[event.link].connected(now)
+        if isinstance(event, Disconnected):
+            self.links[event.link].disconnected(event.reason, now)
+            return self._link_lost(event.link, now)
+        if isinstance(event, Observed):
+            self.estimators.observe(event.name, event.value_ms)
+        return []
+
+    def _admit(self, number: int, request: Request, now: float) -> Sequence:
+        if number in self.sequences:
+            raise InvalidRequestError("sequence", f"{number} is already in use")
+        self.check(request)
+        policy = make_policy(request.policy, request.parameters)
+        sequence = Sequence(number, request, policy, self.config, self.estimators, now)
+        self.sequences[number] = sequence
+        return sequence
+
+    def _answered(self, event: Verified | Drafted | Failed, now: float) -> list[Action]:
+        sequence = self._awaiting(event.action)
+        if sequence is None:
+            return []
+        actions: list[Action] = []
+        if isinstance(event, Drafted):
+            if event.tokens:
+                self._observe("draft", event.engine_ms / len(event.tokens), sequence)
+            sequence.drafted(event, now)
+        elif isinstance(event, Failed):
+            actions = sequence.failed(event, now)
+        else:
+            self._observe("verify", event.engine_ms, sequence)
+            actions = sequence.verified(event, now)
+        return actions + sequence.advance(now)
+
+    def _tick(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for link in self.links:
+            was_up = link.up
+            actions += link.tick(now, self._rtt())
+            if was_up and not link.up:
+                actions += self._link_lost(link.number, now)
+        for sequence in list(self.sequences.values()):
+            if sequence.deadline() <= now:
+                actions += sequence.tick(now)
+                actions += sequence.advance(now)
+        return actions
+
+    def _awaiting(self, action: ActionId) -> Sequence | None:
+        sequence = self.sequences.get(action[0])
+        return sequence if sequence is not None and sequence.awaits(action) else None
+
+    # Links
+
+    def _received(self, event: Received, now: float) -> list[Action]:
+        link = self.links[event.link]
+        try:
+            frame = decode(event.data)
+        except ProtocolError as error:
+            link.counters.malformed += 1
+            return [*link.drop(f"malformed frame: {error}", now), *self._link_lost(event.link, now)]
+        rtt = link.received(frame, len(event.data), now)
+        if rtt is not None:
+            self._observe("rtt", rtt, None)
+        actions: list[Action] = []
+        touched: dict[int, Sequence] = {}
+        for message in frame.messages:
+            actions += self._message(link, message, touched, now)
+        for sequence in touched.values():
+            actions += sequence.advance(now)
+        return actions
+
+    def _message(self, link: Link, message: Message, touched: dict[int, Sequence], now: float) -> list[Action]:
+        if isinstance(message, Drafts):
+            sequence = self._on_link(link, message.sequence)
+            if sequence is not None:
+                self._drafts(sequence, message, now)
+                touched[sequence.number] = sequence
+        elif isinstance(message, PassReport):
+            self._observe("pass", message.pass_ms, None)
+        elif isinstance(message, Lost):
+            sequence = self._on_link(link, message.sequence)
+            if sequence is not None and sequence.remote.lost(message):
+                self._reopen(sequence, now)
+                touched[sequence.number] = sequence
+        elif isinstance(message, Welcome):
+            return self._welcome(link, message, now)
+        elif isinstance(message, Refuse):
+            return [*link.refused(message, now), *self._link_lost(link.number, now)]
+        else:
+            link.counters.foreign += 1
+        return []
+
+    def _welcome(self, link: Link, message: Welcome, now: float) -> list[Action]:
+        mine = self.config.fingerprint
+        if message.vocab_size != mine.vocab_size or message.tokenizer_hash != mine.tokenizer_hash:
+            link.refusal = "the worker's tokenizer or vocabulary is not the target's"
+            return [Disconnect(link.number, link.refusal)]
+        link.welcomed(message, now)
+        for sequence in self.sequences.values():
+            self._open_remote(sequence, now)
+        return []
+
+    def _drafts(self, sequence: Sequence, message: Drafts, now: float) -> None:
+        if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
+            sequence.overdue = False
+        else:
+            sequence.tally.desyncs += 1
+            sequence.remote.drop()
+            self._reopen(sequence, now)
+
+    def _on_link(self, link: Link, number: int) -> Sequence | None:
+        sequence = self.sequences.get(number)
+        if sequence is None or sequence.finished or sequence.remote.link != link.number:
+            link.counters.foreign += 1
+            return None
+        return sequence
+
+    def _open_remote(self, sequence: Sequence, now: float) -> None:
+        if sequence.finished or sequence.remote.open or not sequence.policy.uses_worker:
+            return
+        for link in self.links:
+            if link.up:
+                sequence.remote.start(link.number)
+                sequence.opened_ms = now
+                sequence.overdue = False
+                return
+
+    def _reopen(self, sequence: Sequence, now: float) -> None:
+        if sequence.tally.desyncs + sum(sequence.tally.lost.values()) <= self.config.reopen_limit:
+            self._open_remote(sequence, now)
+
+    def _link_lost(self, number: int, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for sequence in list(self.sequences.values()):
+            if sequence.remote.open and sequence.remote.link == number:
+                sequence.remote.drop()
+                self._open_remote(sequence, now)
+                actions += sequence.advance(now)
+        return actions
+
+    def _flush(self, now: float) -> list[Action]:
+        outgoing: dict[int, list[Message]] = {}
+        for number, sequence in list(self.sequences.items()):
+            messages = sequence.remote.take()
+            if messages and sequence.remote.link is not None:
+                outgoing.setdefault(sequence.remote.link, []).extend(messages)
+            if sequence.finished:
+                del self.sequences[number]
+        return [
+            self.links[number].send(tuple(messages), now)
+            for number, messages in outgoing.items()
+            if self.links[number].up
+        ]
+
+    # Measurements and logs
+
+    def assume_up(self, links: tuple[int, ...], now: float) -> None:
+        """Take links for up, as a recorded log found them. Only a replay does this."""
+        for number in links:
+            self.links[number].assume_up(now)
+
+    def _observe(self, name: str, value_ms: float, owner: Sequence | None) -> None:
+        self.estimators.observe(name, value_ms)
+        if owner is None:
+            return
+        for number, recorder in self._recorders.items():
+            if owner.number != number:
+                recorder.observed(name, value_ms)
+
+    def _write_log(self, event: Event, now: float) -> None:
+        assert self._log is not None
+        if not self._log_begun:
+            self._log_begun = True
+            self._log(start_line(LogStart(self.config, self.instance, self.estimators.state(), ()), now))
+        self._log(event_line(event, now))
+
+    def _rtt(self) -> float:
+        return self.estimators.median("rtt") or 0.0
+
+    def _begin_recording(self, sequence: Sequence, now: float) -> None:
+        if sequence.request.record:
+            up = tuple(link.number for link in self.links if link.up)
+            self._recorders[sequence.number] = Recorder(sequence.number, self, up, now)
+
+    def _close_log(self, action: Action) -> Action:
+        if isinstance(action, Finished) and action.sequence in self._recorders:
+            lines = self._recorders.pop(action.sequence).lines
+            return Finished(action.sequence, action.reason, action.summary, action.error, tuple(lines))
+        return action

@@ -1,0 +1,132 @@
+"""The event log: every event of a controller or of one request, as JSON lines, and its replay."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from wanspec.core import events
+from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
+from wanspec.core.events import Event, Received, Request, Submitted
+from wanspec.errors import ProtocolError
+
+LOG_VERSION = 1
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        events.Submitted,
+        events.Cancelled,
+        events.Verified,
+        events.Drafted,
+        events.Failed,
+        events.Connected,
+        events.Disconnected,
+        events.Received,
+        events.Tick,
+        events.Observed,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LogStart:
+    """The first line of a log: what the controller was when it began."""
+
+    config: ControllerConfig
+    instance: bytes
+    estimators: dict[str, list[float]]
+    links_up: tuple[int, ...]
+
+
+def start_line(start: LogStart, now: float) -> str:
+    """Encode the first line. The authentication token is left out."""
+    config = start.config
+    settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("fingerprint", "link")}
+    settings["auth_token"] = ""
+    entry = {
+        "log": LOG_VERSION,
+        "now": now,
+        "config": settings,
+        "link": {f.name: getattr(config.link, f.name) for f in fields(config.link)},
+        "fingerprint": [
+            config.fingerprint.tokenizer_hash.hex(),
+            config.fingerprint.vocab_size,
+            config.fingerprint.draft_id,
+        ],
+        "instance": start.instance.hex(),
+        "estimators": start.estimators,
+        "links_up": list(start.links_up),
+    }
+    return json.dumps(entry, separators=(",", ":"))
+
+
+def event_line(event: Event, now: float) -> str:
+    """Encode one event."""
+    entry: dict[str, Any] = {"t": now, "e": type(event).__name__}
+    for field in fields(event):
+        entry[field.name] = _plain(getattr(event, field.name))
+    return json.dumps(entry, separators=(",", ":"))
+
+
+def read_log(lines: Iterable[str]) -> tuple[LogStart, float, list[tuple[float, Event]]]:
+    """Decode a log: its start, the time of that, and the events with theirs.
+
+    Raises:
+        ProtocolError: the log is of another version or malformed; the message names the line.
+    """
+    start: LogStart | None = None
+    began = 0.0
+    entries: list[tuple[float, Event]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if start is None:
+                start, began = _read_start(entry), entry["now"]
+            else:
+                entries.append((entry.pop("t"), _read_event(entry)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"event log line {number}: {type(error).__name__}: {error}") from error
+    if start is None:
+        raise ProtocolError("event log: empty")
+    return start, began, entries
+
+
+def _read_start(entry: dict[str, Any]) -> LogStart:
+    if entry.get("log") != LOG_VERSION:
+        raise ValueError(f"log version {entry.get('log')}, this program reads {LOG_VERSION}")
+    digest, vocab, draft_id = entry["fingerprint"]
+    config = ControllerConfig(
+        fingerprint=Fingerprint(bytes.fromhex(digest), vocab, draft_id),
+        link=LinkConfig(**entry["link"]),
+        **entry["config"],
+    )
+    return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], tuple(entry["links_up"]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Request):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _read_event(entry: dict[str, Any]) -> Event:
+    kind = _KINDS[entry.pop("e")]
+    if kind is Received:
+        return Received(entry["link"], base64.b64decode(entry["data"]))
+    if kind is Submitted:
+        values = entry["request"]
+        values["prompt"] = tuple(values["prompt"])
+        values["end_ids"] = frozenset(values["end_ids"])
+        return Submitted(entry["sequence"], Request(**values))
+    event: Event = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})
+    return event

@@ -1,0 +1,163 @@
+"""The controller's side of one link: handshake, liveness, reconnection, round-trip time. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from wanspec.core.config import ControllerConfig
+from wanspec.core.events import Action, Connect, Disconnect, Send
+from wanspec.core.messages import Frame, Header, Hello, Message, Refuse, Welcome
+from wanspec.core.wire import encode
+
+
+class LinkState(Enum):
+    """Where a link stands."""
+
+    DOWN = "down"
+    CONNECTING = "connecting"
+    HANDSHAKE = "handshake"
+    UP = "up"
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """Totals since the controller started. Bytes are those of frames, without gRPC, TLS and TCP."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    frames_up: int = 0
+    frames_down: int = 0
+    connects: int = 0
+    drops: int = 0
+    malformed: int = 0
+    foreign: int = 0
+
+
+class Link:
+    """One link. The controller feeds it events and sends what it returns."""
+
+    def __init__(self, number: int, instance: bytes, config: ControllerConfig) -> None:
+        self.number = number
+        self.state = LinkState.DOWN
+        self.worker: Welcome | None = None
+        self.refusal = ""
+        self.counters = LinkCounters()
+        self._instance = instance
+        self._sender = int.from_bytes(instance[:8], "little")
+        self._config = config
+        self._frame_number = 0
+        self._echo = 0
+        self._echo_received = 0
+        self._last_received = 0.0
+        self._last_ping = 0.0
+        self._due: float = float("-inf")
+        self._backoff = config.link.backoff_ms
+
+    @property
+    def up(self) -> bool:
+        """The worker has accepted the link and is heard from."""
+        return self.state is LinkState.UP
+
+    def deadline(self, rtt_ms: float) -> float:
+        """When :meth:`tick` has something to do, in ms."""
+        if self.state is LinkState.UP:
+            return min(self._last_ping + self._config.link.ping_ms, self._dead_at(rtt_ms))
+        return self._due
+
+    def tick(self, now: float, rtt_ms: float) -> list[Action]:
+        """Act on the passing of time. A link found dead is disconnected; the caller sees its state change."""
+        if self.state is LinkState.UP:
+            if now >= self._dead_at(rtt_ms):
+                return self.drop(f"silent for {now - self._last_received:.0f} ms", now)
+            if now >= self._last_ping + self._config.link.ping_ms:
+                return [self.send((), now, want_reply=True)]
+        elif now >= self._due:
+            if self.state is LinkState.DOWN:
+                self.state = LinkState.CONNECTING
+                self._due = now + self._config.link.handshake_ms
+                return [Connect(self.number)]
+            return self.drop(f"no welcome within {self._config.link.handshake_ms:.0f} ms", now)
+        return []
+
+    def connected(self, now: float) -> list[Action]:
+        """The transport is up: introduce ourselves."""
+        if self.state is not LinkState.CONNECTING:
+            return []
+        self.state = LinkState.HANDSHAKE
+        self.counters.connects += 1
+        self._frame_number = self._echo = self._echo_received = 0
+        mine = self._config.fingerprint
+        hello = Hello(self._instance, mine.vocab_size, mine.tokenizer_hash, mine.draft_id, self._config.auth_token)
+        return [self.send((hello,), now, opening=True, want_reply=True)]
+
+    def disconnected(self, reason: str, now: float) -> None:
+        """The transport is gone."""
+        if self.state is LinkState.DOWN:
+            return
+        self._fall(now)
+
+    def drop(self, reason: str, now: float, pause_ms: float | None = None) -> list[Action]:
+        """Give the connection up from this side; connect again after a pause (the backoff unless stated)."""
+        self._fall(now, pause_ms)
+        return [Disconnect(self.number, reason)]
+
+    def received(self, frame: Frame, size: int, now: float) -> float | None:
+        """Account for a frame; return a round-trip time in ms if it carries one."""
+        self.counters.frames_down += 1
+        self.counters.bytes_down += size
+        self._last_received = now
+        header = frame.header
+        self._echo, self._echo_received = header.sent, _microseconds(now)
+        if header.echo == 0 or header.echo_received == 0:
+            return None
+        rtt = (_microseconds(now) - header.echo - (header.sent - header.echo_received)) / 1000.0
+        return rtt if rtt >= 0.0 else None
+
+    def welcomed(self, message: Welcome, now: float) -> None:
+        """The worker accepts."""
+        self.state = LinkState.UP
+        self.worker = message
+        self.refusal = ""
+        self._backoff = self._config.link.backoff_ms
+        self._last_received = self._last_ping = now
+
+    def assume_up(self, now: float) -> None:
+        """Take the link for up without a handshake, as a replay does where its log begins."""
+        self.state = LinkState.UP
+        self._last_received = self._last_ping = now
+
+    def refused(self, message: Refuse, now: float) -> list[Action]:
+        """The worker refuses; try again much later, as its operator may have mended it."""
+        self.refusal = f"{message.code.name.lower()}: {message.reason}"
+        return self.drop(f"refused, {self.refusal}", now, self._config.link.refused_ms)
+
+    def send(
+        self, messages: tuple[Message, ...], now: float, *, opening: bool = False, want_reply: bool = False
+    ) -> Send:
+        """Make a frame of messages."""
+        self._frame_number += 1
+        sent = _microseconds(now)
+        want_reply = want_reply or now >= self._last_ping + self._config.link.ping_ms / 2
+        if want_reply:
+            self._last_ping = now
+        header = Header(self._sender, self._frame_number, sent, self._echo, self._echo_received, want_reply)
+        data = encode(Frame(header, messages))
+        self.counters.frames_up += 1
+        self.counters.bytes_up += len(data)
+        return Send(self.number, data, opening)
+
+    def _dead_at(self, rtt_ms: float) -> float:
+        return self._last_received + max(self._config.link.dead_ms, 4 * rtt_ms + self._config.link.ping_ms)
+
+    def _fall(self, now: float, pause_ms: float | None = None) -> None:
+        if self.state is LinkState.UP:
+            self.counters.drops += 1
+        self.state = LinkState.DOWN
+        self.worker = None
+        self._due = now + (self._backoff if pause_ms is None else pause_ms)
+        self._backoff = min(2 * self._backoff, self._config.link.backoff_max_ms)
+
+
+def _microseconds(now: float) -> int:
+    return max(1, int(now * 1000.0))

@@ -1,0 +1,201 @@
+"""Messages between a controller and a worker. `docs/protocol.md` describes every field.
+
+A frame is what one Triton request or response carries: a header and any number of messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeAlias
+
+PROTOCOL_VERSION = 1
+ROOT = 0xFFFFFFFF
+"""Parent number of a node that hangs below the committed prefix of the stated length."""
+
+
+class RefuseCode(IntEnum):
+    """Why a worker refuses a link."""
+
+    VERSION = 1
+    TOKENIZER = 2
+    VOCABULARY = 3
+    AUTHENTICATION = 4
+    BUSY = 5
+
+
+class LostCode(IntEnum):
+    """Why a worker no longer drafts for a sequence."""
+
+    UNKNOWN = 1
+    DESYNC = 2
+    GAP = 3
+    CONTEXT = 4
+    ENGINE = 5
+    BUSY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What every frame begins with. Times are microseconds on the clock of their sender.
+
+    Attributes:
+        sender: the first 8 bytes of the sending instance's UUID; names its clock too.
+        number: counts the sender's frames on this link.
+        sent: when this frame was sent.
+        echo: ``sent`` of the last frame received from the peer, 0 before the first.
+        echo_received: when that frame arrived, on this sender's clock.
+        want_reply: the peer answers at once, with an empty frame if it has nothing to say.
+    """
+
+    sender: int
+    number: int
+    sent: int
+    echo: int = 0
+    echo_received: int = 0
+    want_reply: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of a link, from the controller: who it is and which models it runs."""
+
+    instance: bytes
+    vocab_size: int
+    tokenizer_hash: bytes
+    draft_id: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The worker accepts the link."""
+
+    instance: bytes
+    vocab_size: int
+    tokenizer_hash: bytes
+    draft_id: str
+    max_sequences: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The worker refuses the link; ``reason`` says what differs."""
+
+    code: RefuseCode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """How the worker drafts for a sequence.
+
+    Attributes:
+        branching: most children kept of a leaf (paper: b).
+        theta: entropy in nats below which only the most likely child is kept (paper: theta).
+        width: most leaves expanded in one pass (paper: s).
+        max_depth: leaves deeper below the root than this are not expanded.
+        temperature, top_k, top_p, seed: the request's sampling parameters; temperature 0 is greedy.
+    """
+
+    branching: int = 2
+    theta: float = 0.5
+    width: int = 4
+    max_depth: int = 24
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Draft for a sequence from here on. An ``epoch`` above the known one replaces what was there."""
+
+    sequence: int
+    epoch: int
+    tokens: tuple[int, ...]
+    hash: int
+    drafting: Drafting = field(default_factory=Drafting)
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Tokens the target chose. ``from_length`` is the committed length before them, ``hash`` the hash after them."""
+
+    sequence: int
+    epoch: int
+    from_length: int
+    hash: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The sequence has ended; its state can go."""
+
+    sequence: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftNode:
+    """One node of a worker's tree; its number follows from its place in :class:`Drafts`."""
+
+    parent: int
+    token: int
+    log_prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """New nodes of one sequence, from one pass.
+
+    Attributes:
+        length: committed length the worker had seen when it sent this.
+        hash: its hash of the prefix at that length.
+        first: number of the first node; the others follow.
+        passes: worker passes spent on the sequence so far in this epoch.
+        nodes: in order, parents before children. A parent of ``ROOT`` is the prefix of ``length`` tokens.
+    """
+
+    sequence: int
+    epoch: int
+    length: int
+    hash: int
+    first: int
+    passes: int
+    nodes: tuple[DraftNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms."""
+
+    pass_ms: float
+    queue_ms: float
+    leaves: int
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker has given up a sequence; the controller may open it again in a new epoch."""
+
+    sequence: int
+    epoch: int
+    code: LostCode
+    length: int
+
+
+Message: TypeAlias = Hello | Welcome | Refuse | Open | Commit | Close | Drafts | PassReport | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A header and its messages."""
+
+    header: Header
+    messages: tuple[Message, ...] = ()

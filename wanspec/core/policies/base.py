@@ -1,0 +1,143 @@
+"""What a policy sees and what it may decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from wanspec.core.estimators import Estimators
+from wanspec.core.messages import Drafting
+from wanspec.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyNow:
+    """Run the target over the best ``count`` drafts in hand."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftLocally:
+    """Add ``count`` tokens of the local draft to the best path, in one request."""
+
+    count: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until something arrives, for at most ``limit_ms`` since this wait began."""
+
+    limit_ms: float
+    cause: str
+
+
+Decision: TypeAlias = VerifyNow | DraftLocally | Wait
+
+
+class View(Protocol):
+    """A sequence at a decision point: no engine call of its own is under way, and it has not ended."""
+
+    @property
+    def generated(self) -> int:
+        """Tokens committed since the prompt."""
+        ...
+
+    @property
+    def remaining(self) -> int:
+        """Tokens still wanted, at least 1."""
+        ...
+
+    @property
+    def worker_ready(self) -> bool:
+        """A worker drafts for this sequence and is not overdue."""
+        ...
+
+    @property
+    def overdue(self) -> bool:
+        """A wait ran into its deadline and the worker has said nothing since."""
+        ...
+
+    @property
+    def local_draft(self) -> bool:
+        """A local draft model exists and works."""
+        ...
+
+    @property
+    def opened_ms(self) -> float:
+        """When the worker was last told to open the sequence."""
+        ...
+
+    @property
+    def estimators(self) -> Estimators:
+        """Measured costs."""
+        ...
+
+    def depth(self, limit: int) -> int:
+        """Length of the best path, at most ``limit``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verification as a policy sees it. ``entropy``: estimate for the target's own token, nats, None if unknown."""
+
+    drafted: int
+    accepted: int
+    entropy: float | None
+
+
+class Policy(Protocol):
+    """Chooses what a sequence does next. One object a sequence; parameters are dataclass fields."""
+
+    name: ClassVar[str]
+    uses_worker: ClassVar[bool]
+    wants_entropy: ClassVar[bool]
+
+    def decide(self, view: View, now: float) -> Decision:
+        """Choose; called again whenever anything has changed."""
+        ...
+
+    def verified(self, outcome: Outcome, now: float) -> None:
+        """Learn of a verification's outcome."""
+        ...
+
+    def drafting(self) -> Drafting:
+        """How the worker is to draft."""
+        ...
+
+
+def build(kind: type[Any], parameters: Mapping[str, float | int | str]) -> Any:
+    """Make a policy from named parameters.
+
+    Raises:
+        InvalidRequestError: a parameter is unknown, of the wrong type, or out of its range (``limits`` of the class).
+    """
+    known = {f.name: f for f in fields(kind) if f.init and f.default is not MISSING}
+    values: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name not in known:
+            raise InvalidRequestError(
+                f"policy_parameters.{name}", f"{kind.name} has no such parameter; it has {', '.join(sorted(known))}"
+            )
+        values[name] = _convert(kind, name, value, type(known[name].default))
+    return kind(**values)
+
+
+def _convert(kind: type[Any], name: str, value: float | int | str, wanted: type) -> float | int | str:
+    field = f"policy_parameters.{name}"
+    limits = kind.limits[name]
+    if wanted is str:
+        if value not in limits:
+            raise InvalidRequestError(field, f"{value!r} is not one of {', '.join(limits)}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequestError(field, f"{value!r} is not a number")
+    if wanted is int and value != int(value):
+        raise InvalidRequestError(field, f"{value!r} is not a whole number")
+    low, high = limits
+    if not low <= value <= high:
+        raise InvalidRequestError(field, f"{value} is outside {low} to {high}")
+    return int(value) if wanted is int else float(value)

@@ -1,0 +1,55 @@
+"""Records what one sequence of a controller lives through, so that it replays alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wanspec.core.eventlog import LogStart, event_line, start_line
+from wanspec.core.events import Cancelled, Drafted, Event, Failed, Observed, Received, Submitted, Verified
+from wanspec.core.messages import Drafts, Frame, Lost
+from wanspec.core.wire import decode, encode
+from wanspec.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from wanspec.core.controller import Controller
+
+
+class Recorder:
+    """Keeps the events that reach one sequence; of the others only their measurements, never their tokens."""
+
+    def __init__(self, sequence: int, controller: Controller, links_up: tuple[int, ...], now: float) -> None:
+        self._sequence = sequence
+        start = LogStart(controller.config, controller.instance, controller.estimators.state(), links_up)
+        self.lines = [start_line(start, now)]
+        self._now = now
+
+    def record(self, event: Event, now: float) -> None:
+        """Add an event, reduced to what concerns the sequence."""
+        self._now = now
+        kept = self._reduce(event)
+        if kept is not None:
+            self.lines.append(event_line(kept, now))
+
+    def observed(self, name: str, value_ms: float) -> None:
+        """Add a measurement that another sequence made."""
+        self.lines.append(event_line(Observed(name, value_ms), self._now))
+
+    def _reduce(self, event: Event) -> Event | None:
+        if isinstance(event, (Submitted, Cancelled)):
+            return event if event.sequence == self._sequence else None
+        if isinstance(event, (Verified, Drafted, Failed)):
+            return event if event.action[0] == self._sequence else None
+        if isinstance(event, Received):
+            return self._reduce_frame(event)
+        return event
+
+    def _reduce_frame(self, event: Received) -> Received:
+        try:
+            frame = decode(event.data)
+        except ProtocolError:
+            return event
+        kept = tuple(m for m in frame.messages if not isinstance(m, (Drafts, Lost)) or m.sequence == self._sequence)
+        if len(kept) == len(frame.messages):
+            return event
+        return replace(event, data=encode(Frame(frame.header, kept)))

@@ -1,0 +1,116 @@
+"""What a controller knows of one sequence's drafting on a worker: epochs, node numbers, what is still to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open
+from wanspec.core.prefix import PrefixHashes
+from wanspec.core.rounds import Tally
+from wanspec.core.tree import Node, NodeState, Origin, TokenTree
+from wanspec.core.wire import message_bytes
+
+_STALE = Node(None, -1, -1, state=NodeState.PRUNED)
+_FINAL = (LostCode.CONTEXT, LostCode.BUSY)
+
+
+class RemoteDrafts:
+    """One sequence's drafts from a worker. Only this side increments the epoch."""
+
+    def __init__(self, number: int, tree: TokenTree, tally: Tally, drafting: Drafting, traceparent: str) -> None:
+        self.open = False
+        self.link: int | None = None
+        self.epoch = 0
+        self._number = number
+        self._tree = tree
+        self._tally = tally
+        self._drafting = drafting
+        self._traceparent = traceparent
+        self._hashes = PrefixHashes()
+        self._nodes: dict[int, Node] = {}
+        self._passes_seen = 0
+        self._outgoing: list[Message] = []
+
+    def start(self, link: int) -> None:
+        """Open the sequence on a link, in a new epoch."""
+        self.epoch += 1
+        self._tally.epochs += 1
+        self.link = link
+        self.open = True
+        self._nodes = {}
+        self._passes_seen = 0
+        self._outgoing.clear()
+        tokens = self._tree.tokens
+        self._hash_all()
+        self._queue(
+            Open(self._number, self.epoch, tuple(tokens), self._hashes[len(tokens)], self._drafting, self._traceparent)
+        )
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Tell the worker of tokens that have just been committed to the tree."""
+        if not self.open:
+            return
+        self._hash_all()
+        length = len(self._tree.tokens)
+        self._queue(
+            Commit(self._number, self.epoch, length - len(tokens), self._hashes[length], tuple(tokens)),
+        )
+
+    def close(self) -> None:
+        """The sequence has ended."""
+        if self.open:
+            self._queue(Close(self._number, self.epoch))
+        self.open = False
+
+    def drop(self) -> None:
+        """The link is gone, or the worker has given the sequence up. What it sent stays in the tree."""
+        self.open = False
+        self._outgoing.clear()
+
+    def take(self) -> list[Message]:
+        """Return what is to be sent, once."""
+        messages, self._outgoing = self._outgoing, []
+        return messages
+
+    def receive(self, drafts: Drafts, vocab_size: int, now: float) -> bool:
+        """Add a worker's nodes to the tree.
+
+        Returns:
+            False where the two sides no longer agree and the sequence must be opened again.
+        """
+        self._tally.bytes_down += message_bytes(drafts)
+        if not self.open or drafts.epoch != self.epoch:
+            self._tally.stale_nodes += len(drafts.nodes)
+            return True
+        if drafts.length > len(self._hashes) or drafts.length < 1 or self._hashes[drafts.length] != drafts.hash:
+            return False
+        self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
+        self._passes_seen = max(self._passes_seen, drafts.passes)
+        for index, draft in enumerate(drafts.nodes):
+            number = drafts.first + index
+            if number in self._nodes:
+                continue
+            parent = self._tree.at(drafts.length - 1) if draft.parent == ROOT else self._nodes.get(draft.parent)
+            if parent is None or not 0 <= draft.token < vocab_size or draft.log_prob != draft.log_prob:
+                return False
+            node = self._tree.add(parent, draft.token, draft.log_prob, Origin.REMOTE, now)
+            self._tally.remote_nodes += 1
+            self._tally.stale_nodes += node is None
+            self._nodes[number] = node if node is not None else _STALE
+        return True
+
+    def lost(self, message: Lost) -> bool:
+        """The worker has given the sequence up; return whether to open it again."""
+        self._tally.bytes_down += message_bytes(message)
+        if not self.open or message.epoch != self.epoch:
+            return False
+        self._tally.lost[message.code.name.lower()] += 1
+        self.drop()
+        return message.code not in _FINAL
+
+    def _queue(self, message: Message) -> None:
+        self._outgoing.append(message)
+        self._tally.bytes_up += message_bytes(message)
+
+    def _hash_all(self) -> None:
+        self._hashes.extend(self._tree.tokens[len(self._hashes) :])

@@ -1,0 +1,77 @@
+"""What a sequence remembers of its rounds: counters for the summary and one record a round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from wanspec.core.tree import Origin
+
+
+@dataclass(slots=True)
+class Round:
+    """One verification. Times in ms since the request was submitted.
+
+    Attributes:
+        index: from 0; round 0 is the prefill.
+        length: committed tokens before it, prompt included.
+        began_ms: when the decision phase began (the previous round's end).
+        verify_ms: when the target was called.
+        ended_ms: when its answer arrived.
+        drafted, origins: draft tokens verified and who proposed each.
+        accepted: how many of them were accepted.
+        committed: tokens committed, accepted ones and the target's own.
+        local_passes: local draft steps since the previous round.
+        waited_ms, causes: time spent waiting for the worker, and why it waited or drafted locally.
+        engine_ms: target engine time.
+    """
+
+    index: int
+    length: int
+    began_ms: float
+    verify_ms: float = 0.0
+    ended_ms: float = 0.0
+    drafted: tuple[int, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    accepted: int = 0
+    committed: tuple[int, ...] = ()
+    local_passes: int = 0
+    waited_ms: float = 0.0
+    causes: tuple[str, ...] = ()
+    engine_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of one sequence. Times in ms, bytes without gRPC and TCP framing."""
+
+    rounds: int = 0
+    drafted_remote: int = 0
+    drafted_local: int = 0
+    accepted_remote: int = 0
+    accepted_local: int = 0
+    local_draft_passes: int = 0
+    remote_draft_passes: int = 0
+    remote_nodes: int = 0
+    stale_nodes: int = 0
+    waits: int = 0
+    waited_ms: float = 0.0
+    wait_timeouts: int = 0
+    target_ms: float = 0.0
+    local_draft_ms: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    epochs: int = 0
+    desyncs: int = 0
+    engine_retries: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, for JSON."""
+        values = asdict(self)
+        values["causes"] = dict(self.causes)
+        values["lost"] = dict(self.lost)
+        for name in ("waited_ms", "target_ms", "local_draft_ms"):
+            values[name] = round(values[name], 3)
+        return values

@@ -1,0 +1,53 @@
+"""Which leaves a worker's next pass expands, over all its sequences (PAPER Algorithm 2, steps 2 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import nlargest
+from typing import Protocol
+
+from wanspec.core.messages import Drafting
+from wanspec.core.tree import Node, TokenTree
+
+
+class Draftable(Protocol):
+    """What the scheduler reads of a worker's sequence."""
+
+    tree: TokenTree
+    drafting: Drafting
+
+
+def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
+    """Return the ``width`` most probable leaves that may be expanded, most probable first.
+
+    A leaf is left alone where it lies at the sequence's depth limit or beyond the context, or the tree is full.
+    """
+    tree, drafting = sequence.tree, sequence.drafting
+    if tree.size + drafting.branching > max_nodes:
+        return [] if tree.root.expanded else [tree.root]
+    deepest = min(tree.root.position + drafting.max_depth, context)
+    return nlargest(
+        drafting.width, (leaf for leaf in tree.leaves() if leaf.position < deepest), key=lambda leaf: leaf.path_log_prob
+    )
+
+
+def share(wanted: Sequence[int], capacity: int) -> list[int]:
+    """Split a pass among sequences: one leaf each in turn until the pass is full, so that none starves.
+
+    Args:
+        wanted: leaves each sequence could use.
+        capacity: most leaves in the pass.
+
+    Returns:
+        Leaves granted to each sequence.
+    """
+    granted = [0] * len(wanted)
+    left = capacity
+    while left > 0:
+        hungry = [i for i, want in enumerate(wanted) if granted[i] < want]
+        if not hungry:
+            break
+        for index in hungry[:left]:
+            granted[index] += 1
+        left -= min(left, len(hungry))
+    return granted

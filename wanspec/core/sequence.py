@@ -1,0 +1,301 @@
+"""One request in decoding: the decoding loop. Decide, draft or wait, verify, commit, repeat.
+
+This is the only decoding loop of the project; a :class:`~wanspec.core.controller.Controller` holds many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from wanspec.core.config import ControllerConfig
+from wanspec.core.estimators import Estimators, entropy_from_log_prob
+from wanspec.core.events import (
+    Abort,
+    Action,
+    ActionId,
+    Draft,
+    Drafted,
+    Emit,
+    Failed,
+    Finished,
+    Request,
+    Verified,
+    Verify,
+)
+from wanspec.core.policies import DraftLocally, Outcome, Policy, VerifyNow, Wait
+from wanspec.core.remote import RemoteDrafts
+from wanspec.core.rounds import Round, Tally
+from wanspec.core.tree import Node, Origin, TokenTree
+
+
+class Sequence:
+    """The state of one request. Implements :class:`wanspec.core.policies.base.View`."""
+
+    def __init__(
+        self,
+        number: int,
+        request: Request,
+        policy: Policy,
+        config: ControllerConfig,
+        estimators: Estimators,
+        now: float,
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.policy = policy
+        self.estimators = estimators
+        self.tree = TokenTree(request.prompt)
+        self.tally = Tally()
+        self.rounds: list[Round] = []
+        self.remote = RemoteDrafts(number, self.tree, self.tally, policy.drafting(), request.traceparent)
+        self.overdue = False
+        self.opened_ms = now
+        self.finished = False
+        self._config = config
+        self._submitted = now
+        self._first_token: float | None = None
+        self._local_draft = config.local_draft
+        self._actions = 0
+        self._pending: ActionId | None = None
+        self._pending_path: list[Node] = []
+        self._pending_since = now
+        self._is_draft = False
+        self._retries_left = config.engine_retries
+        self._wait_began: float | None = None
+        self._wake: float | None = None
+        self._round = Round(0, len(request.prompt), 0.0)
+
+    # What a policy sees
+
+    @property
+    def generated(self) -> int:
+        """Tokens committed since the prompt."""
+        return len(self.tree.tokens) - len(self.request.prompt)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens still wanted."""
+        return self.request.max_tokens - self.generated
+
+    @property
+    def worker_ready(self) -> bool:
+        """A worker drafts for this sequence and is not overdue."""
+        return self.remote.open and not self.overdue
+
+    @property
+    def local_draft(self) -> bool:
+        """A local draft model exists and works."""
+        return self._local_draft
+
+    def depth(self, limit: int) -> int:
+        """Length of the best path, at most ``limit``."""
+        return len(self.tree.best_path(min(limit, self._config.max_draft)))
+
+    # The loop
+
+    def advance(self, now: float) -> list[Action]:
+        """Do what can be done now: nothing while an engine call is under way."""
+        if self.finished or self._pending is not None:
+            return []
+        decision = self.policy.decide(self, now)
+        if isinstance(decision, Wait):
+            if self._wait_began is None:
+                self._begin_wait(decision, now)
+            if now < self._wait_began_at(now) + decision.limit_ms:
+                self._wake = self._wait_began_at(now) + decision.limit_ms
+                return []
+            self.tally.wait_timeouts += 1
+            self.overdue = True
+            decision = self.policy.decide(self, now)
+        self._end_wait(now)
+        if isinstance(decision, DraftLocally):
+            return self._draft(decision, now)
+        assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
+        return self._verify(decision.count, now)
+
+    def verified(self, event: Verified, now: float) -> list[Action]:
+        """The target's answer: commit it."""
+        path = self._settle()
+        accepted = _matching(path, event.tokens)
+        committed, ended = self._until_end(event.tokens)
+        self._account(path, accepted, committed, event, now)
+        self.policy.verified(self._outcome(path, accepted, event), now)
+        origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
+        self.tree.descend(committed)
+        actions: list[Action] = []
+        if committed:
+            if self._first_token is None:
+                self._first_token = now
+            actions.append(Emit(self.number, committed, origins))
+        if ended or self.remaining <= 0:
+            return actions + self.finish("stop" if ended else "length", now)
+        self.remote.commit(committed)
+        return actions
+
+    def drafted(self, event: Drafted, now: float) -> None:
+        """The local draft's answer: add it below the path it was drafted after."""
+        path = self._settle()
+        node = path[-1] if path else self.tree.root
+        self.tally.local_draft_passes += len(event.tokens)
+        self.tally.local_draft_ms += event.engine_ms
+        self._round.local_passes += len(event.tokens)
+        for index, token in enumerate(event.tokens):
+            log_prob = event.log_probs[index] if event.log_probs else 0.0
+            following = self.tree.add(node, token, log_prob, Origin.LOCAL, now)
+            if following is None:
+                return
+            node = following
+
+    def failed(self, event: Failed, now: float) -> list[Action]:
+        """An engine call failed: do without the local draft, or try the target again, or give up."""
+        drafting = self._is_draft
+        self._settle()
+        if drafting:
+            self._local_draft = False
+            self.tally.causes["local draft failed"] += 1
+            return []
+        if self._retries_left > 0:
+            self._retries_left -= 1
+            self.tally.engine_retries += 1
+            return []
+        return self.finish("error", now, event.error)
+
+    def deadline(self) -> float:
+        """When :meth:`tick` has something to do."""
+        times = [self._submitted + self.request.deadline_ms] if self.request.deadline_ms > 0 else []
+        if self._pending is not None:
+            times.append(self._pending_since + self._config.engine_ms)
+        elif self._wake is not None:
+            times.append(self._wake)
+        return min(times, default=float("inf"))
+
+    def tick(self, now: float) -> list[Action]:
+        """Act on a deadline that has passed."""
+        if self.finished:
+            return []
+        if self.request.deadline_ms > 0 and now >= self._submitted + self.request.deadline_ms:
+            return self.finish("deadline", now, f"deadline_ms: {self.request.deadline_ms:g} ms have passed")
+        if self._pending is not None and now >= self._pending_since + self._config.engine_ms:
+            aborted: list[Action] = [Abort(self._pending)]
+            what = "local draft" if self._is_draft else "target"
+            late = Failed(self._pending, f"the {what} did not answer within {self._config.engine_ms:g} ms")
+            return aborted + self.failed(late, now)
+        return []
+
+    def finish(self, reason: str, now: float, error: str = "") -> list[Action]:
+        """End the sequence, whatever it is doing."""
+        if self.finished:
+            return []
+        self._end_wait(now)
+        self.finished = True
+        actions: list[Action] = [] if self._pending is None else [Abort(self._pending)]
+        self._pending = None
+        self.remote.close()
+        return [*actions, Finished(self.number, reason, self.summary(reason, now), error)]
+
+    def awaits(self, action: ActionId) -> bool:
+        """Whether this engine call's answer is still wanted."""
+        return not self.finished and self._pending == action
+
+    def summary(self, reason: str, now: float) -> dict[str, object]:
+        """What the request cost, as plain values."""
+        first = self._first_token
+        rtt = self.estimators.median("rtt")
+        return {
+            "policy": self.policy.name,
+            "finish_reason": reason,
+            "prompt_tokens": len(self.request.prompt),
+            "output_tokens": self.generated,
+            "latency_ms": round(now - self._submitted, 3),
+            "ttft_ms": None if first is None else round(first - self._submitted, 3),
+            "rtt_ms": None if rtt is None else round(rtt, 3),
+            **self.tally.as_dict(),
+        }
+
+    # Steps of the loop
+
+    def _draft(self, decision: DraftLocally, now: float) -> list[Action]:
+        path = self.tree.best_path(self._config.max_draft)
+        self._cause(decision.cause)
+        action = self._call(path, now, is_draft=True)
+        tokens = tuple(node.token for node in path)
+        return [Draft(action, self.tree.tokens, len(self.tree.tokens), tokens, decision.count)]
+
+    def _verify(self, count: int, now: float) -> list[Action]:
+        path = self.tree.best_path(min(count, self._config.max_draft, self.remaining - 1))
+        action = self._call(path, now, is_draft=False)
+        self._round.verify_ms = now - self._submitted
+        drafts = tuple(node.token for node in path)
+        return [Verify(action, self.tree.tokens, len(self.tree.tokens), drafts, self.policy.wants_entropy)]
+
+    def _call(self, path: list[Node], now: float, *, is_draft: bool) -> ActionId:
+        self._actions += 1
+        self._pending = (self.number, self._actions)
+        self._pending_path = path
+        self._pending_since = now
+        self._is_draft = is_draft
+        return self._pending
+
+    def _settle(self) -> list[Node]:
+        path, self._pending, self._pending_path = self._pending_path, None, []
+        return path
+
+    def _until_end(self, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+        for index, token in enumerate(tokens[: self.remaining]):
+            if token in self.request.end_ids:
+                return tokens[:index], True
+        return tokens[: self.remaining], False
+
+    def _outcome(self, path: list[Node], accepted: int, event: Verified) -> Outcome:
+        known = len(event.log_probs) == len(event.tokens) > 0
+        entropy = entropy_from_log_prob(event.log_probs[-1]) if known else None
+        return Outcome(len(path), accepted, entropy)
+
+    def _account(
+        self, path: list[Node], accepted: int, committed: tuple[int, ...], event: Verified, now: float
+    ) -> None:
+        tally = self.tally
+        tally.rounds += 1
+        tally.target_ms += event.engine_ms
+        self._retries_left = self._config.engine_retries
+        for index, node in enumerate(path):
+            remote = node.origin is Origin.REMOTE
+            tally.drafted_remote += remote
+            tally.drafted_local += not remote
+            if index < min(accepted, len(committed)):
+                tally.accepted_remote += remote
+                tally.accepted_local += not remote
+        done = self._round
+        done.drafted = tuple(node.token for node in path)
+        done.origins = tuple(node.origin for node in path)
+        done.accepted, done.committed = accepted, committed
+        done.engine_ms, done.ended_ms = event.engine_ms, now - self._submitted
+        self.rounds.append(done)
+        self._round = Round(done.index + 1, done.length + len(committed), done.ended_ms)
+
+    def _begin_wait(self, decision: Wait, now: float) -> None:
+        self._wait_began = now
+        self.tally.waits += 1
+        self._cause("wait for " + decision.cause)
+
+    def _wait_began_at(self, now: float) -> float:
+        return now if self._wait_began is None else self._wait_began
+
+    def _end_wait(self, now: float) -> None:
+        self._wake = None
+        if self._wait_began is not None:
+            self.tally.waited_ms += now - self._wait_began
+            self._round.waited_ms += now - self._wait_began
+            self._wait_began = None
+
+    def _cause(self, cause: str) -> None:
+        self.tally.causes[cause] += 1
+        self._round.causes += (cause,)
+
+
+def _matching(path: Seq[Node], tokens: Seq[int]) -> int:
+    """Count the drafts that were accepted: all of the target's tokens but the last, which is its own."""
+    count = 0
+    while count < min(len(path), len(tokens) - 1) and path[count].token == tokens[count]:
+        count += 1
+    return count

@@ -1,0 +1,204 @@
+"""The token tree, rooted at the last committed token. Both regions hold one for each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, IntEnum
+
+
+class Origin(IntEnum):
+    """Who proposed a token."""
+
+    TARGET = 0
+    REMOTE = 1
+    LOCAL = 2
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, as summaries print it."""
+        return self.name.lower()
+
+
+class NodeState(Enum):
+    """Where a node stands after the commits so far."""
+
+    LIVE = "live"
+    COMMITTED = "committed"
+    PRUNED = "pruned"
+
+
+class Node:
+    """One token at an absolute position.
+
+    Attributes:
+        parent: None above the root of a fresh tree.
+        token: token id.
+        position: index of the token in the sequence, prompt included.
+        log_prob: natural log-probability under the draft, given its parent.
+        path_log_prob: the sum of ``log_prob`` from the root that was current when the node was added.
+        origin: who proposed it first.
+        arrival_ms: when it was added, by the owner's clock.
+        state: live, committed or pruned.
+        number: the worker's number of the node in its epoch, -1 where it has none.
+        expanded: its children have been asked for (worker).
+    """
+
+    __slots__ = (
+        "arrival_ms",
+        "children",
+        "expanded",
+        "log_prob",
+        "number",
+        "origin",
+        "parent",
+        "path_log_prob",
+        "position",
+        "state",
+        "token",
+    )
+
+    def __init__(
+        self,
+        parent: Node | None,
+        token: int,
+        position: int,
+        log_prob: float = 0.0,
+        origin: Origin = Origin.TARGET,
+        arrival_ms: float = 0.0,
+        state: NodeState = NodeState.LIVE,
+    ) -> None:
+        self.parent = parent
+        self.token = token
+        self.position = position
+        self.log_prob = log_prob
+        self.path_log_prob: float = log_prob + (parent.path_log_prob if parent is not None else 0.0)
+        self.origin = origin
+        self.arrival_ms = arrival_ms
+        self.state = state
+        self.number = -1
+        self.expanded = False
+        self.children: list[Node] = []
+
+    def child(self, token: int) -> Node | None:
+        """Return the child with this token, if any."""
+        for node in self.children:
+            if node.token == token:
+                return node
+        return None
+
+    def __repr__(self) -> str:
+        return f"Node({self.token}@{self.position} {self.state.value})"
+
+
+class TokenTree:
+    """Draft tokens below the last committed token.
+
+    ``tokens`` is the committed sequence, prompt included; it belongs to the tree and grows by :meth:`descend`.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise ValueError("a token tree needs at least one committed token")
+        self.tokens: list[int] = list(tokens)
+        self.root = Node(None, self.tokens[-1], len(self.tokens) - 1)
+        self.size = 0
+
+    def at(self, position: int) -> Node | None:
+        """Return the root, or a stand-in for a committed position above it; None beyond the root."""
+        if position == self.root.position:
+            return self.root
+        if not 0 <= position < self.root.position:
+            return None
+        return Node(None, self.tokens[position], position, state=NodeState.COMMITTED)
+
+    def add(self, parent: Node, token: int, log_prob: float, origin: Origin, now: float) -> Node | None:
+        """Add a child, or return the one that is there already.
+
+        Children of a committed node are compared with what was committed there. None means that the node is stale:
+        its parent was pruned, or another token was committed in its place.
+        """
+        if parent.state is NodeState.PRUNED:
+            return None
+        if parent.state is NodeState.COMMITTED:
+            position = parent.position + 1
+            return self.at(position) if self.tokens[position] == token else None
+        node = parent.child(token)
+        if node is None:
+            node = Node(parent, token, parent.position + 1, log_prob, origin, now)
+            parent.children.append(node)
+            self.size += 1
+        return node
+
+    def best_path(self, limit: int) -> list[Node]:
+        """Return at most ``limit`` nodes below the root, at each step the most probable child (first come on ties)."""
+        path: list[Node] = []
+        node = self.root
+        while len(path) < limit and node.children:
+            node = max(node.children, key=_log_prob)
+            path.append(node)
+        return path
+
+    def leaves(self) -> Iterator[Node]:
+        """Yield live nodes, the root included, whose children have not been asked for."""
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            if not node.expanded:
+                yield node
+            stack.extend(node.children)
+
+    def descend(self, tokens: Sequence[int], on_prune: Callable[[Node], None] | None = None) -> int:
+        """Commit tokens: re-root along them and prune everything else.
+
+        Returns:
+            How many of the tokens were in the tree, in order, before the first that was not.
+        """
+        hits = 0
+        node = self.root
+        missed = False
+        for token in tokens:
+            following = None if missed else node.child(token)
+            if following is None:
+                missed = True
+                self._prune_children(node, None, on_prune)
+                node.state = NodeState.COMMITTED
+                node = Node(None, token, node.position + 1)
+            else:
+                hits += 1
+                self._prune_children(node, following, on_prune)
+                node.state = NodeState.COMMITTED
+                node = following
+                self.size -= 1
+            self.tokens.append(token)
+        node.parent = None
+        self.root = node
+        return hits
+
+    def path_to(self, node: Node) -> tuple[int, ...]:
+        """Return the tokens from below the root down to a live node."""
+        path: list[int] = []
+        step: Node | None = node
+        while step is not None and step is not self.root:
+            path.append(step.token)
+            step = step.parent
+        return tuple(reversed(path))
+
+    def depth(self, node: Node) -> int:
+        """Return how many tokens a live node lies below the root."""
+        return node.position - self.root.position
+
+    def _prune_children(self, node: Node, keep: Node | None, on_prune: Callable[[Node], None] | None) -> None:
+        stack = [child for child in node.children if child is not keep]
+        node.children = [] if keep is None else [keep]
+        while stack:
+            pruned = stack.pop()
+            pruned.state = NodeState.PRUNED
+            self.size -= 1
+            if on_prune is not None:
+                on_prune(pruned)
+            stack.extend(pruned.children)
+            pruned.children = []
+
+
+def _log_prob(node: Node) -> float:
+    return node.log_prob

@@ -1,0 +1,367 @@
+"""The worker of one region: drafts for sequences of many controllers, one batched pass after another.
+
+Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on depth, width and memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+from wanspec.core.config import WorkerConfig
+from wanspec.core.drafting import SequenceLeaves
+from wanspec.core.events import (
+    Disconnect,
+    Disconnected,
+    Expand,
+    Expanded,
+    ExpandFailed,
+    LinkOpened,
+    Release,
+    Send,
+    Steered,
+    Tick,
+    WorkerAction,
+    WorkerEvent,
+)
+from wanspec.core.messages import (
+    Close,
+    Commit,
+    Frame,
+    Header,
+    Hello,
+    Lost,
+    LostCode,
+    Message,
+    Open,
+    PassReport,
+    Refuse,
+    RefuseCode,
+    Welcome,
+)
+from wanspec.core.scheduler import candidates, share
+from wanspec.core.tree import Node
+from wanspec.core.wire import decode, encode
+from wanspec.core.workersequence import Key, WorkerSequence
+from wanspec.errors import ProtocolError
+
+
+@dataclass(slots=True)
+class WorkerCounters:
+    """Totals since the worker started."""
+
+    passes: int = 0
+    leaves: int = 0
+    pass_ms: float = 0.0
+    nodes: int = 0
+    wasted_leaves: int = 0
+    failed_passes: int = 0
+    malformed: int = 0
+    foreign: int = 0
+    duplicates: int = 0
+    desyncs: int = 0
+    gaps: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class _Peer:
+    """One controller's link."""
+
+    link: int
+    instance: bytes
+    echo: int
+    echo_received: int
+    frame_number: int = 0
+    reply_due: bool = False
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The pass under way: its leaves, and when it was asked for."""
+
+    number: int
+    began_ms: float
+    items: list[tuple[WorkerSequence, list[Node]]]
+
+
+class Worker:
+    """Drives the drafting of many sequences. One caller at a time."""
+
+    def __init__(self, config: WorkerConfig, *, instance: bytes | None = None) -> None:
+        self.config = config
+        self.instance = instance if instance is not None else uuid4().bytes
+        self.counters = WorkerCounters()
+        self.sequences: dict[Key, WorkerSequence] = {}
+        self._sender = int.from_bytes(self.instance[:8], "little")
+        self._peers: dict[int, _Peer] = {}
+        self._outgoing: dict[int, list[Message]] = {}
+        self._actions: list[WorkerAction] = []
+        self._pass: _Pass | None = None
+        self._passes = 0
+        self._turn = 0
+
+    def handle(self, event: WorkerEvent, now: float) -> list[WorkerAction]:
+        """Take one event at a time ``now`` (ms, never going back); return actions to be carried out in order."""
+        self._actions = []
+        if isinstance(event, Steered):
+            self._frame(event.data, None, now)
+        elif isinstance(event, Expanded):
+            self._expanded(event, now)
+        elif isinstance(event, LinkOpened):
+            self._frame(event.data, event.link, now)
+        elif isinstance(event, Disconnected):
+            self._unlink(event.link)
+        elif isinstance(event, ExpandFailed):
+            self._expand_failed(event)
+        elif isinstance(event, Tick):
+            self._tick(now)
+        self._schedule(now)
+        self._flush(now)
+        return self._actions
+
+    def deadline(self) -> float:
+        """When a :class:`Tick` is due, in ms; infinity for never."""
+        return min((s.deadline(self.config) for s in self.sequences.values()), default=float("inf"))
+
+    # Frames
+
+    def _frame(self, data: bytes, link: int | None, now: float) -> None:
+        try:
+            frame = decode(data)
+        except ProtocolError as error:
+            self.counters.malformed += 1
+            if link is not None:
+                self._actions.append(Disconnect(link, str(error)))
+            return
+        if link is not None:
+            self._greet(frame, link, now)
+        peer = self._peers.get(frame.header.sender)
+        if peer is None:
+            self.counters.foreign += 1
+            return
+        if frame.header.sent >= peer.echo:
+            peer.echo, peer.echo_received = frame.header.sent, _microseconds(now)
+        peer.reply_due |= frame.header.want_reply
+        for message in frame.messages:
+            self._message(peer, message, now)
+
+    def _message(self, peer: _Peer, message: Message, now: float) -> None:
+        if isinstance(message, Commit):
+            self._commit(peer, message, now)
+        elif isinstance(message, Open):
+            self._open(peer, message, now)
+        elif isinstance(message, Close):
+            sequence = self.sequences.get((peer.instance, message.sequence))
+            if sequence is not None and message.epoch >= sequence.epoch:
+                self._remove(sequence)
+        elif not isinstance(message, Hello):
+            self.counters.foreign += 1
+
+    def _greet(self, frame: Frame, link: int, now: float) -> None:
+        hello = next((m for m in frame.messages if isinstance(m, Hello)), None)
+        refuse = self._objection(frame.header, hello)
+        peer = _Peer(link, hello.instance if hello else b"", frame.header.sent, _microseconds(now))
+        if refuse is not None or hello is None:
+            self.counters.refused += 1
+            self._actions.append(self._pack(peer, [refuse] if refuse else [], now))
+            self._actions.append(Disconnect(link, refuse.reason if refuse else "no hello"))
+            return
+        previous = self._peers.get(frame.header.sender)
+        if previous is not None:
+            self._unlink(previous.link)
+            self._actions.append(Disconnect(previous.link, "the controller has opened another link"))
+        self._peers[frame.header.sender] = peer
+        mine, limits = self.config.fingerprint, self.config
+        self._reply(
+            peer,
+            Welcome(
+                self.instance,
+                mine.vocab_size,
+                mine.tokenizer_hash,
+                mine.draft_id,
+                limits.max_sequences,
+                limits.context,
+            ),
+        )
+
+    def _objection(self, header: Header, hello: Hello | None) -> Refuse | None:
+        mine = self.config.fingerprint
+        if hello is None or int.from_bytes(hello.instance[:8], "little") != header.sender:
+            return Refuse(RefuseCode.VERSION, "the first frame of a link holds a hello of its sender")
+        if self.config.auth_token and hello.token != self.config.auth_token:
+            return Refuse(RefuseCode.AUTHENTICATION, "auth_token: not the worker's")
+        if hello.vocab_size != mine.vocab_size:
+            reason = f"vocab_size: the target has {hello.vocab_size}, the draft {mine.draft_id} {mine.vocab_size}"
+            return Refuse(RefuseCode.VOCABULARY, reason)
+        if hello.tokenizer_hash != mine.tokenizer_hash:
+            reason = (
+                f"tokenizer: the target's ({hello.tokenizer_hash.hex()[:12]}) is not that of the draft "
+                f"{mine.draft_id} ({mine.tokenizer_hash.hex()[:12]})"
+            )
+            return Refuse(RefuseCode.TOKENIZER, reason)
+        return None
+
+    # Sequences
+
+    def _open(self, peer: _Peer, message: Open, now: float) -> None:
+        key = (peer.instance, message.sequence)
+        known = self.sequences.get(key)
+        if known is not None:
+            if message.epoch <= known.epoch:
+                self.counters.duplicates += 1
+                return
+            self._remove(known)
+        lost = self._open_problem(message)
+        if lost is not None:
+            self._reply(peer, Lost(message.sequence, message.epoch, lost, len(message.tokens)))
+            return
+        sequence = WorkerSequence(key, peer.link, message, now)
+        if sequence.hash != message.hash:
+            self.counters.desyncs += 1
+            self._reply(peer, Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
+            return
+        self.sequences[key] = sequence
+
+    def _open_problem(self, message: Open) -> LostCode | None:
+        vocab = self.config.fingerprint.vocab_size
+        if not message.tokens or max(message.tokens) >= vocab or message.drafting.width < 1:
+            return LostCode.DESYNC
+        if len(message.tokens) >= self.config.context:
+            return LostCode.CONTEXT
+        return LostCode.BUSY if len(self.sequences) >= self.config.max_sequences else None
+
+    def _commit(self, peer: _Peer, message: Commit, now: float) -> None:
+        sequence = self.sequences.get((peer.instance, message.sequence))
+        if sequence is None:
+            self._reply(peer, Lost(message.sequence, message.epoch, LostCode.UNKNOWN, message.from_length))
+            return
+        if message.epoch != sequence.epoch:
+            self.counters.duplicates += 1
+            return
+        sequence.heard_ms = now
+        if any(token >= self.config.fingerprint.vocab_size for token in message.tokens):
+            self._lose(peer, sequence, LostCode.DESYNC)
+        elif message.from_length > sequence.length:
+            self.counters.gaps += 1
+            sequence.hold(message, now)
+        elif not sequence.commit(message):
+            self.counters.desyncs += 1
+            self._lose(peer, sequence, LostCode.DESYNC)
+        elif sequence.length >= self.config.context:
+            self._lose(peer, sequence, LostCode.CONTEXT)
+
+    def _lose(self, peer: _Peer, sequence: WorkerSequence, code: LostCode) -> None:
+        self._reply(peer, Lost(sequence.key[1], sequence.epoch, code, sequence.length))
+        self._remove(sequence)
+
+    def _remove(self, sequence: WorkerSequence) -> None:
+        sequence.closed = True
+        del self.sequences[sequence.key]
+        self._actions.append(Release(sequence.engine_key))
+
+    def _unlink(self, link: int) -> None:
+        for sender, peer in list(self._peers.items()):
+            if peer.link == link:
+                del self._peers[sender]
+        for sequence in [s for s in self.sequences.values() if s.link == link]:
+            self._remove(sequence)
+        self._outgoing.pop(link, None)
+
+    def _tick(self, now: float) -> None:
+        for sequence in list(self.sequences.values()):
+            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            if peer is None or now >= sequence.heard_ms + self.config.idle_ms:
+                self._remove(sequence)
+            elif now >= sequence.deadline(self.config):
+                self._lose(peer, sequence, LostCode.GAP)
+
+    # Passes
+
+    def _schedule(self, now: float) -> None:
+        if self._pass is not None:
+            return
+        items = self._pick()
+        if not items:
+            return
+        self._passes += 1
+        batch = []
+        for sequence, leaves in items:
+            paths = tuple(sequence.tree.path_to(leaf) for leaf in leaves)
+            batch.append(SequenceLeaves(sequence.engine_key, sequence.tree.tokens, sequence.length, paths))
+            for leaf in leaves:
+                leaf.expanded = True
+        self._pass = _Pass(self._passes, now, items)
+        top = max(sequence.drafting.branching for sequence, _ in items)
+        self._actions.append(Expand(self._passes, tuple(batch), top))
+
+    def _pick(self) -> list[tuple[WorkerSequence, list[Node]]]:
+        ready = [(s, candidates(s, self.config.max_nodes, self.config.context)) for s in self.sequences.values()]
+        ready = [(s, leaves) for s, leaves in ready if leaves]
+        if len(ready) > 1:
+            self._turn = (self._turn + 1) % len(ready)
+            ready = ready[self._turn :] + ready[: self._turn]
+        granted = share([len(leaves) for _, leaves in ready], self.config.max_leaves)
+        return [(s, leaves[:count]) for (s, leaves), count in zip(ready, granted, strict=True) if count]
+
+    def _expanded(self, event: Expanded, now: float) -> None:
+        done, self._pass = self._pass, None
+        if done is None or event.number != done.number:
+            return
+        result, row, leaves = event.expansion, 0, sum(len(nodes) for _, nodes in done.items)
+        self.counters.passes += 1
+        self.counters.leaves += leaves
+        self.counters.pass_ms += result.engine_ms
+        queue_ms = max(0.0, now - done.began_ms - result.engine_ms)
+        reported: set[int] = set()
+        for sequence, nodes in done.items:
+            rows = slice(row, row + len(nodes))
+            row += len(nodes)
+            if sequence.closed:
+                self.counters.wasted_leaves += len(nodes)
+                continue
+            drafts, wasted = sequence.grow(
+                nodes, result.tokens[rows], result.log_probs[rows], result.entropies[rows], now
+            )
+            self.counters.wasted_leaves += wasted
+            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            if peer is None:
+                continue
+            if peer.link not in reported:
+                reported.add(peer.link)
+                self._reply(peer, PassReport(result.engine_ms, queue_ms, leaves, len(done.items)))
+            if drafts is not None:
+                self.counters.nodes += len(drafts.nodes)
+                self._reply(peer, drafts)
+
+    def _expand_failed(self, event: ExpandFailed) -> None:
+        done, self._pass = self._pass, None
+        if done is None or event.number != done.number:
+            return
+        self.counters.failed_passes += 1
+        for sequence, _ in done.items:
+            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            if not sequence.closed and peer is not None:
+                self._lose(peer, sequence, LostCode.ENGINE)
+
+    # Replies
+
+    def _reply(self, peer: _Peer, message: Message) -> None:
+        self._outgoing.setdefault(peer.link, []).append(message)
+
+    def _flush(self, now: float) -> None:
+        for peer in self._peers.values():
+            messages = self._outgoing.pop(peer.link, [])
+            if messages or peer.reply_due:
+                peer.reply_due = False
+                self._actions.append(self._pack(peer, messages, now))
+        self._outgoing.clear()
+
+    def _pack(self, peer: _Peer, messages: list[Message], now: float) -> Send:
+        peer.frame_number += 1
+        header = Header(self._sender, peer.frame_number, _microseconds(now), peer.echo, peer.echo_received)
+        return Send(peer.link, encode(Frame(header, tuple(messages))))
+
+
+def _microseconds(now: float) -> int:
+    return max(1, int(now * 1000.0))

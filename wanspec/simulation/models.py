@@ -1,0 +1,78 @@
+"""Models without weights: a target that is a function of the last tokens, and a draft that agrees with it sometimes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from wanspec.core.drafting import Expansion, SequenceLeaves
+
+_MASK = (1 << 64) - 1
+
+
+def _mix(*values: int) -> int:
+    state = 0x9E3779B97F4A7C15
+    for value in values:
+        state = ((state ^ (value + 0x632BE59BD9B4E019)) * 0xBF58476D1CE4E5B9) & _MASK
+        state ^= state >> 27
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class HashedPair:
+    """A deterministic pair. The draft's best child is the target's token in a share ``match`` of contexts.
+
+    Attributes:
+        match: share of contexts in which the draft's first choice is the target's token.
+        vocab_size: tokens.
+        end_share: share of contexts in which the target ends the text with token 0.
+        seed: another seed, another pair.
+    """
+
+    match: float = 0.8
+    vocab_size: int = 1_000
+    end_share: float = 0.0
+    seed: int = 0
+
+    def target(self, tokens: Sequence[int]) -> int:
+        """The target's next token."""
+        draw = _mix(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else -1)
+        if (draw >> 40) / (1 << 24) < self.end_share:
+            return 0
+        return 1 + draw % (self.vocab_size - 1)
+
+    def draft(self, tokens: Sequence[int], top: int) -> list[tuple[int, float]]:
+        """The draft's ``top`` children with log-probabilities, best first."""
+        truth = self.target(tokens)
+        draw = _mix(self.seed + 1, len(tokens), truth, tokens[-1])
+        rank = 0 if (draw >> 40) / (1 << 24) < self.match else 1 + draw % 4
+        ranked = [1 + (truth + i) % (self.vocab_size - 1) for i in range(max(top, rank) + 1)]
+        ranked.remove(truth) if truth in ranked else None
+        ranked.insert(rank, truth)
+        best = 0.55 + 0.44 * ((draw >> 8) % 1000) / 1000
+        rest = (1.0 - best) / 2
+        return [(token, log(best if i == 0 else rest / (1 << (i - 1)))) for i, token in enumerate(ranked[:top])]
+
+    def expand(self, batch: Sequence[SequenceLeaves], top: int, engine_ms: float) -> Expansion:
+        """One pass of the draft over many leaves."""
+        rows = []
+        for item in batch:
+            prefix = list(item.prefix[: item.length])
+            rows += [self.draft([*prefix, *leaf], top) for leaf in item.leaves]
+        tokens = np.array([[t for t, _ in row] for row in rows], dtype=np.int32)
+        log_probs = np.array([[p for _, p in row] for row in rows], dtype=np.float32)
+        entropies = (2.0 * (1.0 - np.exp(log_probs[:, 0]))).astype(np.float32)
+        return Expansion(tokens, log_probs, entropies, engine_ms)
+
+    def generate(self, prompt: Sequence[int], count: int) -> list[int]:
+        """Target-only greedy output, up to and without the end token 0."""
+        tokens = list(prompt)
+        for _ in range(count):
+            token = self.target(tokens)
+            if token == 0:
+                break
+            tokens.append(token)
+        return tokens[len(prompt) :]

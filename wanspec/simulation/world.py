@@ -1,0 +1,333 @@
+"""Two regions in virtual time: the production controller and worker under a seeded network and crash schedule."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
+from wanspec.core.controller import Controller
+from wanspec.core.events import (
+    Action,
+    Connect,
+    Connected,
+    Disconnect,
+    Disconnected,
+    Draft,
+    Drafted,
+    Emit,
+    Event,
+    Expand,
+    Expanded,
+    ExpandFailed,
+    Failed,
+    Finished,
+    LinkOpened,
+    Received,
+    Request,
+    Send,
+    Steered,
+    Submitted,
+    Tick,
+    Verified,
+    Verify,
+    WorkerAction,
+    WorkerEvent,
+)
+from wanspec.core.worker import Worker
+from wanspec.simulation.models import HashedPair
+
+
+@dataclass(slots=True)
+class Weather:
+    """The state of network and engines; may change while the world runs. Times in ms, probabilities a frame or call."""
+
+    delay_ms: float = 15.0
+    jitter_ms: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: bool = False
+    cut: bool = False
+    silent: bool = False
+    worker_down: bool = False
+    target_fails: float = 0.0
+    draft_fails: float = 0.0
+    worker_fails: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Engine step times in ms."""
+
+    target_ms: float = 23.4
+    target_token_ms: float = 0.0
+    draft_ms: float = 7.5
+    pass_ms: float = 7.5
+
+
+@dataclass(slots=True)
+class Output:
+    """What a client of the simulated endpoint saw."""
+
+    tokens: list[int] = field(default_factory=list)
+    finished: Finished | None = None
+    finished_ms: float = 0.0
+
+
+class World:
+    """A controller, a worker, a network and two model functions, on one virtual clock."""
+
+    def __init__(
+        self,
+        pair: HashedPair,
+        *,
+        costs: Costs | None = None,
+        weather: Weather | None = None,
+        controller: ControllerConfig | None = None,
+        worker: WorkerConfig | None = None,
+        seed: int = 0,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.pair = pair
+        self.costs = costs or Costs()
+        self.weather = weather or Weather()
+        self.now = 1_000.0
+        self.outputs: dict[int, Output] = {}
+        fingerprint = Fingerprint(b"t" * 32, pair.vocab_size, "hashed")
+        self._worker_config = worker or WorkerConfig(fingerprint)
+        self.controller = Controller(controller or ControllerConfig(fingerprint), instance=b"c" * 16, log=log)
+        self.worker: Worker | None = Worker(self._worker_config, instance=b"w" * 16)
+        self._random = random.Random(seed)
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._connection = 0
+        self._connected = False
+        self._last_due = {"up": 0.0, "down": 0.0}
+        self._controller_tick = float("inf")
+        self._worker_tick = float("inf")
+        self._incarnation = 0
+        self._arm()
+
+    # What a test or a simulation does
+
+    def submit(self, number: int, request: Request) -> None:
+        """Hand in a request now.
+
+        Raises:
+            InvalidRequestError: as :meth:`Controller.handle`.
+        """
+        self.outputs[number] = Output()
+        try:
+            self._controller(Submitted(number, request))
+        except ValueError:
+            del self.outputs[number]
+            raise
+
+    def tell(self, event: Event) -> None:
+        """Give the controller an event of one's own making."""
+        self._controller(event)
+
+    def at(self, time: float, do: Callable[[], None]) -> None:
+        """Do something at a time."""
+        heapq.heappush(self._queue, (max(time, self.now), next(self._order), do))
+
+    def run(self, until: float = float("inf"), *, limit: int = 1_000_000) -> None:
+        """Run until all requests have finished or the time is reached.
+
+        Raises:
+            RuntimeError: nothing is due though a request has not finished, or ``limit`` steps were not enough.
+        """
+        for _ in range(limit):
+            if until == float("inf") and all(o.finished is not None for o in self.outputs.values()):
+                return
+            if not self._queue:
+                raise RuntimeError("nothing is due, but a request has not finished")
+            if self._queue[0][0] > until:
+                self.now = until
+                return
+            self.now, _, do = heapq.heappop(self._queue)
+            do()
+        raise RuntimeError(f"not finished after {limit} steps at {self.now:.0f} ms")
+
+    def crash_worker(self) -> None:
+        """The worker's machine dies; connections break."""
+        self.worker = None
+        self._incarnation += 1
+        self._break("worker crashed")
+
+    def restart_worker(self) -> None:
+        """A new worker process takes the old one's place."""
+        self.worker = Worker(self._worker_config, instance=self._random.randbytes(16))
+
+    def cut_link(self) -> None:
+        """Connections break and new ones are refused until :meth:`mend_link`."""
+        self.weather.cut = True
+        self._break("connection reset")
+
+    def mend_link(self) -> None:
+        """New connections are accepted again."""
+        self.weather.cut = False
+
+    # The controller's body
+
+    def _controller(self, event: Event) -> None:
+        for action in self.controller.handle(event, self.now):
+            self._act(action)
+        self._arm()
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Verify):
+            self.at(
+                self.now + self.costs.target_ms + self.costs.target_token_ms * len(action.drafts), self._verify(action)
+            )
+        elif isinstance(action, Draft):
+            self.at(self.now + self.costs.draft_ms * action.count, self._draft(action))
+        elif isinstance(action, Send):
+            self._send_up(action)
+        elif isinstance(action, Connect):
+            self._connect(action.link)
+        elif isinstance(action, Disconnect):
+            self._hang_up()
+        elif isinstance(action, Emit):
+            self.outputs[action.sequence].tokens += action.tokens
+        elif isinstance(action, Finished):
+            self.outputs[action.sequence].finished = action
+            self.outputs[action.sequence].finished_ms = self.now
+
+    def _verify(self, action: Verify) -> Callable[[], None]:
+        tokens = list(action.prefix[: action.length])
+        output = []
+        for draft in (*action.drafts, None):
+            output.append(self.pair.target(tokens))
+            tokens.append(output[-1])
+            if output[-1] != draft:
+                break
+        fails = self._random.random() < self.weather.target_fails
+        log_probs = tuple(-0.05 - (token % 7) / 5 for token in output)
+        done = Verified(action.action, tuple(output), log_probs, self.costs.target_ms)
+        return lambda: self._controller(Failed(action.action, "target engine: simulated fault") if fails else done)
+
+    def _draft(self, action: Draft) -> Callable[[], None]:
+        tokens = [*action.prefix[: action.length], *action.path]
+        drafted, log_probs = [], []
+        for _ in range(action.count):
+            token, log_prob = self.pair.draft(tokens, 1)[0]
+            drafted.append(token)
+            log_probs.append(log_prob)
+            tokens.append(token)
+        fails = self._random.random() < self.weather.draft_fails
+        done = Drafted(action.action, tuple(drafted), tuple(log_probs), self.costs.draft_ms * action.count)
+        return lambda: self._controller(Failed(action.action, "draft engine: simulated fault") if fails else done)
+
+    # The network
+
+    def _connect(self, link: int) -> None:
+        if self.weather.cut or self.worker is None or self.weather.worker_down:
+            self.at(self.now + 1.0, lambda: self._controller(Disconnected(link, "connection refused")))
+            return
+        self._connection += 1
+        self._connected = True
+        self._last_due = {"up": 0.0, "down": 0.0}
+        connection = self._connection
+        self.at(self.now + 2 * self.weather.delay_ms, lambda: self._opened(link, connection))
+
+    def _opened(self, link: int, connection: int) -> None:
+        if connection == self._connection and self._connected:
+            self._controller(Connected(link))
+
+    def _send_up(self, action: Send) -> None:
+        event: WorkerEvent
+        event = LinkOpened(self._connection, action.data) if action.opening else Steered(action.data)
+        connection = self._connection
+
+        def arrive() -> None:
+            if self.worker is not None and connection == self._connection:
+                self._worker(event)
+
+        self._carry("up", arrive, lossy=not action.opening)
+
+    def _send_down(self, action: Send) -> None:
+        connection = self._connection
+
+        def arrive() -> None:
+            if connection == self._connection and self._connected:
+                self._controller(Received(0, action.data))
+
+        if action.link == self._connection:
+            self._carry("down", arrive, lossy=True)
+
+    def _carry(self, way: str, arrive: Callable[[], None], *, lossy: bool) -> None:
+        weather = self.weather
+        if not self._connected or weather.silent or (lossy and self._random.random() < weather.loss):
+            return
+        copies = 2 if self._random.random() < weather.duplicate else 1
+        for _ in range(copies):
+            due = self.now + weather.delay_ms + self._random.random() * weather.jitter_ms
+            if not weather.reorder:
+                due = max(due, self._last_due[way])
+                self._last_due[way] = due
+            self.at(due, arrive)
+
+    def _hang_up(self) -> None:
+        if self._connected:
+            self._connected = False
+            connection = self._connection
+            self.at(self.now + self.weather.delay_ms, lambda: self._worker(Disconnected(connection, "peer left")))
+
+    def _break(self, reason: str) -> None:
+        if self._connected:
+            self._connected = False
+            self._controller(Disconnected(0, reason))
+            connection = self._connection
+            self.at(self.now, lambda: self._worker(Disconnected(connection, reason)))
+
+    # The worker's body
+
+    def _worker(self, event: WorkerEvent) -> None:
+        if self.worker is None:
+            return
+        for action in self.worker.handle(event, self.now):
+            self._act_worker(action)
+        self._arm_worker()
+
+    def _act_worker(self, action: WorkerAction) -> None:
+        if isinstance(action, Expand):
+            cost = self.costs.pass_ms
+            done: WorkerEvent = Expanded(action.number, self.pair.expand(action.batch, action.top, cost))
+            if self._random.random() < self.weather.worker_fails:
+                done = ExpandFailed(action.number, "draft engine: simulated fault")
+            incarnation = self._incarnation
+            self.at(self.now + cost, lambda: self._worker(done) if incarnation == self._incarnation else None)
+        elif isinstance(action, Send):
+            self._send_down(action)
+
+    # Timers
+
+    def _arm(self) -> None:
+        due = self.controller.deadline()
+        if due < self._controller_tick:
+            self._controller_tick = due
+            self.at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._controller_tick = float("inf")
+        if self.controller.deadline() <= self.now:
+            self._controller(Tick())
+        else:
+            self._arm()
+
+    def _arm_worker(self) -> None:
+        due = float("inf") if self.worker is None else self.worker.deadline()
+        if due < self._worker_tick:
+            self._worker_tick = due
+            self.at(due, self._tick_worker)
+
+    def _tick_worker(self) -> None:
+        self._worker_tick = float("inf")
+        if self.worker is not None and self.worker.deadline() <= self.now:
+            self._worker(Tick())
+        else:
+            self._arm_worker()
