@@ -127,21 +127,20 @@ class TorchModel:
             rows += len(segment.tokens)
         tokens = np.concatenate([np.asarray(segment.tokens, dtype=np.int64) for segment in segments])
         positions = np.concatenate([segment.positions for segment in segments])
-        keep = None if len(segments) == 1 and len(wanted[0]) == rows else np.concatenate(wanted)
-        return self._run(attention.RaggedAttention(prepared), tokens, positions, keep)
+        return self._run(attention.RaggedAttention(prepared), tokens, positions, np.concatenate(wanted))
 
     def _run(
         self,
         batch: attention.AttentionBatch,
         tokens: NDArray[np.int64],
         positions: NDArray[np.int64],
-        keep: NDArray[np.int64] | None,
+        wanted: NDArray[np.int64],
     ) -> torch.Tensor:
         output = self._model(
             input_ids=torch.from_numpy(tokens).to(self.device).unsqueeze(0),
             position_ids=torch.from_numpy(positions).to(self.device).unsqueeze(0),
             use_cache=False,
-            logits_to_keep=0 if keep is None else torch.from_numpy(keep).to(self.device),
+            logits_to_keep=torch.from_numpy(wanted).to(self.device),
             **{attention.BATCH_ARGUMENT: batch},
         )
         logits: torch.Tensor = output.logits[0]
@@ -156,7 +155,7 @@ class TorchModel:
         expected = self._model(input_ids=torch.from_numpy(tokens).to(self.device)[None], use_cache=False).logits[0]
         self._model.set_attn_implementation(attention.IMPLEMENTATION)
         probe = attention.AttentionProbe(self.context)
-        self._run(probe, tokens, positions, None)
+        self._run(probe, tokens, positions, positions)
         shapes = set(probe.layers.values())
         if len(shapes) != 1 or len(probe.layers) != config.num_hidden_layers:
             raise ModelError(

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wanspec.core.drafting import SequenceLeaves
+from wanspec.engines.kv_cache import KVBuffer
+from wanspec.engines.pace import Pace
+from wanspec.engines.ranking import top_tokens
+from wanspec.engines.segments import append_segment
+from wanspec.engines.torch_model import TorchModel
+from wanspec.engines.tree import TreeDraftEngine
+from wanspec.errors import EngineError
+
+VOCAB, CONTEXT = 61, 128  # of the model fixture
+
+
+def plain_logits(model: TorchModel, tokens: list[int]) -> torch.Tensor:
+    buffer = KVBuffer(model.kv_shape, CONTEXT)
+    return model.forward([append_segment(buffer, 0, tokens, 1)])
+
+
+class Recorder:
+    """The engine with the logits of each pass exposed, since an expansion is float32."""
+
+    def __init__(self, model: TorchModel, **options: int) -> None:
+        self.model, self.logits, self.rows = model, torch.zeros(0), 0
+        recorder = self
+
+        class Recording:
+            def __getattr__(self, name: str) -> object:
+                return getattr(model, name)
+
+            def forward(self, segments: list) -> torch.Tensor:
+                recorder.rows = sum(len(segment.tokens) for segment in segments)
+                recorder.logits = model.forward(segments)
+                return recorder.logits
+
+        self.engine = TreeDraftEngine(Recording(), **options)  # type: ignore[arg-type]
+
+    def check(self, batch: list[SequenceLeaves], top: int = 4) -> None:
+        expansion = self.engine.expand(batch, top)
+        row = 0
+        for sequence in batch:
+            for path in sequence.leaves:
+                expected = plain_logits(self.model, [*sequence.prefix[: sequence.length], *path])
+                worst = (self.logits[row] - expected[0]).abs().max().item()
+                assert worst < 1e-9, f"leaf {path} of {sequence.key} differs by {worst}"
+                ids, log_probs, entropies = top_tokens(expected, top)
+                assert expansion.tokens[row].tolist() == ids[0].tolist()
+                np.testing.assert_allclose(expansion.log_probs[row], log_probs[0].numpy(), atol=1e-5)
+                np.testing.assert_allclose(expansion.entropies[row], entropies[0].item(), atol=1e-5)
+                row += 1
+        assert row == len(expansion.tokens)
+
+
+def leaves_of(key: object, prefix: list[int], *paths: tuple[int, ...]) -> SequenceLeaves:
+    return SequenceLeaves(key, prefix, len(prefix), paths)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), tree_slots=st.sampled_from([12, 40, 500]), alphabet=st.sampled_from([2, 4, VOCAB])
+)
+def test_any_history_of_commits_and_trees_equals_a_plain_forward(
+    model: TorchModel, seed: int, tree_slots: int, alphabet: int
+) -> None:
+    """Few token ids make hits likely; few slots make pruning, reuse and growth of buffers happen."""
+    choose = random.Random(seed)
+    recorder = Recorder(model, tree_slots=tree_slots)
+    prefixes = {key: [choose.randrange(VOCAB) for _ in range(choose.randint(1, 70))] for key in range(3)}
+    paths: dict[int, list[tuple[int, ...]]] = {key: [()] for key in prefixes}
+    for _ in range(7):
+        batch = []
+        for key in choose.sample(sorted(prefixes), choose.randint(1, 3)):
+            prefix, known = prefixes[key], paths[key]
+            grown = [choose.randrange(alphabet) for _ in range(choose.randint(0, 3))]
+            if len(prefix) + len(grown) < 100:
+                prefix += grown
+                known[:] = [path[len(grown) :] for path in known if list(path[: len(grown)]) == grown] or [()]
+            if choose.random() < 0.1:
+                recorder.engine.release(key)
+            known += [(*choose.choice(known), choose.randrange(alphabet)) for _ in range(2)]
+            picked = tuple(choose.choice([path for path in known if len(path) <= 5] or [()]) for _ in range(2))
+            batch.append(SequenceLeaves(key, prefix, len(prefix), picked))
+        recorder.check(batch)
+
+
+def test_hits_cost_only_the_leaves(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prefix = [5, 6, 7, 8]
+    recorder.check([leaves_of("s", prefix, ())])
+    assert recorder.rows == 4
+    recorder.check([leaves_of("s", prefix, (1,), (2,), (1, 3))])
+    assert recorder.rows == 3
+    prefix += [1, 3]
+    recorder.check([leaves_of("s", prefix, (9,))])
+    assert recorder.rows == 1, "both committed tokens were in the tree"
+    prefix += [4]
+    recorder.check([leaves_of("s", prefix, ())])
+    assert recorder.rows == 1, "a miss is computed, with no other token"
+
+
+def test_pruned_slots_are_used_again(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prefix = [3, 4]
+    recorder.check([leaves_of("s", prefix, *((token,) for token in range(20)))])
+    assert recorder.engine.cached_slots("s") == 22
+    for token in (30, 31, 32):
+        prefix.append(token)
+        recorder.check([leaves_of("s", prefix, *((token,) for token in range(20)))])
+        assert recorder.engine.cached_slots("s") == len(prefix) + 20
+
+
+def test_length_limits_the_prefix(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prefix = [1, 2, 3, 4, 5, 6]
+    recorder.check([SequenceLeaves("s", prefix, 3, ((),))])
+    assert recorder.rows == 3
+    recorder.check([SequenceLeaves("s", prefix, 6, ((9, 9),))])
+
+
+def test_a_changed_prefix_is_computed_again(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    recorder.check([leaves_of("s", [1, 2, 3, 4], (5,))])
+    recorder.check([leaves_of("s", [1, 2, 3], (5,))])
+    recorder.check([leaves_of("s", [1, 2, 9, 8], (5,))])
+
+
+def test_sequences_beyond_the_budget_are_forgotten_and_recomputed(model: TorchModel) -> None:
+    recorder = Recorder(model, kv_tokens=130)
+    for key in range(4):
+        recorder.check([leaves_of(key, [key + 1, 2, 3], (5,))])
+    assert [recorder.engine.cached_slots(key) for key in range(4)] == [0, 0, 4, 4]
+    recorder.check([leaves_of(0, [1, 2, 3], (5,))])
+
+
+@pytest.mark.parametrize(
+    ("batch", "top", "message"),
+    [
+        ([], 1, "batch is empty"),
+        ([leaves_of("s", [1], ())], 0, "top is 0"),
+        ([leaves_of("s", [1], ())], VOCAB + 1, "top is 62"),
+        ([SequenceLeaves("s", [1], 2, ((),))], 1, "length 2"),
+        ([leaves_of("s", [1])], 1, "0 leaves"),
+        ([leaves_of("s", [1] * CONTEXT, (1,))], 1, "129 tokens, the draft's context is 128"),
+        ([leaves_of("s", [1], ()), leaves_of("s", [1], (2,))], 1, "twice"),
+    ],
+)
+def test_impossible_passes_are_refused(model: TorchModel, batch: list[SequenceLeaves], top: int, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        TreeDraftEngine(model).expand(batch, top)
+
+
+def test_too_many_nodes_name_the_setting(model: TorchModel) -> None:
+    engine = TreeDraftEngine(model, tree_slots=4)
+    with pytest.raises(EngineError, match="tree_slots"):
+        engine.expand([leaves_of("s", [1] * 120, *((token,) for token in range(20)))], 1)
+
+
+def test_a_failed_pass_leaves_no_trace(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(model)
+    recorder.check([leaves_of("s", [1, 2, 3], (4,))])
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchModel, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        with pytest.raises(EngineError, match="out of memory"):
+            recorder.engine.expand([leaves_of("s", [1, 2, 3], (5,))], 1)
+    recorder.check([leaves_of("s", [1, 2, 3], (5,), (4,))])
+
+
+def test_the_pace_is_part_of_engine_time(model: TorchModel) -> None:
+    engine = TreeDraftEngine(model, pace=Pace(20.0))
+    assert 20.0 <= engine.expand([leaves_of("s", [1], ())], 1).engine_ms < 40.0
+
+
+def test_equal_logits_rank_by_id() -> None:
+    logits = torch.zeros((2, 50))
+    logits[0, [40, 7, 30]] = 1.0
+    logits[1, 9] = 2.0
+    ids, log_probs, entropies = top_tokens(logits, 2)
+    assert ids.tolist() == [[7, 30], [9, 0]]
+    assert log_probs.shape == (2, 2)
+    assert entropies[0].item() == pytest.approx(torch.distributions.Categorical(logits=logits[0]).entropy().item())
+
+
+def test_expansion_has_the_stated_dtypes(model: TorchModel) -> None:
+    expansion = TreeDraftEngine(model).expand([leaves_of("s", [1, 2], (), (3,))], 3)
+    fields = {field.name: getattr(expansion, field.name) for field in dataclasses.fields(expansion)}
+    assert [fields[name].dtype.name for name in ("tokens", "log_probs", "entropies")] == ["int32", "float32", "float32"]
+    assert fields["tokens"].shape == (2, 3)
