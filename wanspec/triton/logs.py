@@ -57,7 +57,7 @@ def relevant_lines(text: str, limit: int = 20) -> list[str]:
         elif LOG_LINE.match(line) or line.startswith("+---"):
             inside = False
         kept = error["message"] if error else line.rstrip()
-        if inside and kept.strip() and kept not in chosen:
+        if inside and kept.strip(' "') and kept not in chosen:
             chosen.append(kept)
     if not chosen:
         lines = [line.rstrip() for line in text.splitlines() if line.strip() and not HARMLESS.search(line)]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class ServerProcess:
         identity = f"{name}_{secrets.token_hex(4)}"
         self.folder = Path(tempfile.gettempdir()) / f"wanspec_{identity}"
         self.shm_prefix = f"wanspec_{identity}_"
+        self._created = time.time() - 1  # file times are coarser than the clock
         self.pid: int | None = None
         self.exit_code: int | None = None
         self._changed = threading.Condition()
@@ -103,7 +105,7 @@ class ServerProcess:
             self._watchdog.kill()  # its server dies with it (PR_SET_PDEATHSIG)
             self._watchdog.wait(WATCHDOG_TIMEOUT_S)
         self._reader.join(WATCHDOG_TIMEOUT_S)
-        watchdog.clean_up(self.folder, self.shm_prefix)
+        watchdog.clean_up(self.folder, self.shm_prefix, self._created)
 
     @property
     def _gone(self) -> bool:

@@ -57,9 +57,10 @@ def remove_environment_folders(since: float) -> None:
                 folder.rmdir()  # fails, as it should, on one that is in use
 
 
-def clean_up(folder: Path, shm_prefix: str) -> None:
-    """Remove the temporary folder of a server and its shared memory."""
+def clean_up(folder: Path, shm_prefix: str, since: float) -> None:
+    """Remove what a server started after ``since`` (Unix time) left behind, in memory and on disk."""
     remove_shared_memory(shm_prefix)
+    remove_environment_folders(since)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -84,7 +85,7 @@ class Watchdog:
         self._shm_prefix = shm_prefix
         self._parent = os.getppid()
         self._server: subprocess.Popen[bytes] | None = None
-        self._server_started = 0.0
+        self._started = time.time() - 1  # file times are coarser than the clock
         self._asked_to_end = False
 
     def run(self) -> None:
@@ -99,7 +100,7 @@ class Watchdog:
             self._serve()
         finally:
             self._end_server(GRACE_S)
-            clean_up(self._folder, self._shm_prefix)
+            clean_up(self._folder, self._shm_prefix, self._started)
 
     def _serve(self) -> None:
         pending = b""
@@ -122,7 +123,6 @@ class Watchdog:
             self._end_server(command.get("timeout_s", 0))
 
     def _start(self, argv: list[str], env: dict[str, str], log: str) -> None:
-        self._server_started = time.time() - 1  # file times are coarser than the clock
         try:
             with open(log, "ab") as output:
                 self._server = subprocess.Popen(
@@ -152,7 +152,7 @@ class Watchdog:
         server.wait()
         self._reap()
         remove_shared_memory(self._shm_prefix)
-        remove_environment_folders(self._server_started)
+        remove_environment_folders(self._started)
         self._report(event="exited", code=server.returncode)
 
     def _reap(self) -> None:

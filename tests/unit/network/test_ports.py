@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from wanspec.errors import ServerError
+from wanspec.network import ports
+
+
+def test_reserved_ports_differ_and_can_be_bound() -> None:
+    with ports.reserve_ports(3) as first, ports.reserve_ports(3) as second:
+        assert len({*first, *second}) == 6
+        for port in first:
+            socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_port_in_use_is_not_free() -> None:
+    with ports.reserve_ports(1) as (port,):
+        assert ports.is_free(port)
+        with socket.create_server(("127.0.0.1", port)):
+            assert not ports.is_free(port)
+
+
+def test_another_process_gets_other_ports_until_the_holder_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "PORT_RANGE", range(19_990, 19_992))
+    script = (
+        "from wanspec.network import ports; ports.PORT_RANGE = range(19_990, 19_991)\n"
+        "held = ports.reserve_ports(1); print(held.ports, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"[19990]\n"
+        with ports.reserve_ports(1) as mine:
+            assert mine == [19_991]
+        with pytest.raises(ServerError, match="2 free ports wanted between 19990 and 19992"):
+            ports.reserve_ports(2)
+        other.kill()
+    with ports.reserve_ports(2) as both:
+        assert sorted(both) == [19_990, 19_991]
+
+
+def test_release_twice() -> None:
+    reservation = ports.reserve_ports(1)
+    reservation.release()
+    reservation.release()
