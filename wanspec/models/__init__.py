@@ -2,6 +2,7 @@
 
 from wanspec.models.cache import cache_dir
 from wanspec.models.catalog import CATALOG, PAIRS, CatalogEntry, entry
+from wanspec.models.fingerprint import Fingerprint, check_pair, fingerprint
 from wanspec.models.progress import ProgressCallback
 from wanspec.models.resolve import cached_folder, is_ready, resolve, verify
 
@@ -9,10 +10,13 @@ __all__ = [
     "CATALOG",
     "PAIRS",
     "CatalogEntry",
+    "Fingerprint",
     "ProgressCallback",
     "cache_dir",
     "cached_folder",
+    "check_pair",
     "entry",
+    "fingerprint",
     "is_ready",
     "resolve",
     "verify",

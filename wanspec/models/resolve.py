@@ -112,8 +112,9 @@ def _from_hub(name: str, on_progress: ProgressCallback) -> Path:
         folder = snapshot_download(name, allow_patterns=_HUB_FILES)
     except Exception as error:
         # The hub's client lets errors of several HTTP libraries through; all mean the same here.
+        cause = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"model: {name} could not be fetched from the hub ({type(error).__name__}: {str(error)[:200]}). "
+            f"model: {name} could not be fetched from the hub ({type(error).__name__}: {cause}). "
             "Check the id, the network and, for a gated model, HF_TOKEN; or give a local folder."
         ) from error
     return check_folder(Path(folder))
