@@ -1,0 +1,138 @@
+"""Build an engine from the string parameters of a Triton model configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from wanspec.engines.contract import GenerationEngine
+from wanspec.engines.pace import Pace
+from wanspec.errors import ConfigError
+
+ENGINES = ("torch", "zero")
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of an engine of the contract; each is a parameter of the same name. Lengths are in tokens.
+
+    Attributes:
+        engine: torch, or zero (no model: for benchmarks and tests).
+        model_dir: a Hugging Face folder; not for zero.
+        dtype: float32, float64, bfloat16 or float16.
+        device: as PyTorch names them.
+        threads: of PyTorch.
+        pace_ms: least duration of a step; 0 for none.
+        pace_per_token_ms: added to it for each new token of the step.
+        time_scale: stretches paces.
+        max_draft_len: drafts of one request.
+        max_input_len: prompt and drafts; the context if None.
+        max_seq_len: caps the context; the model's own if None.
+        kv_tokens: budget of KV cache; four contexts if None.
+        vocab_size: of zero.
+        agreement: of zero: how often it agrees with the zero target; 1 makes it the target.
+    """
+
+    engine: str = "torch"
+    model_dir: str = ""
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    pace_ms: float = 0.0
+    pace_per_token_ms: float = 0.0
+    time_scale: float = 1.0
+    max_draft_len: int = 0
+    max_input_len: int | None = None
+    max_seq_len: int | None = None
+    kv_tokens: int | None = None
+    vocab_size: int = 4096
+    agreement: float = 1.0
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> EngineConfig:
+        """Read parameters; absent, empty and unfilled (``${...}``) ones mean the default.
+
+        Raises:
+            ConfigError: a value that is no number, or out of range.
+        """
+        given = {name: text for name, text in parameters.items() if text and not text.startswith("${")}
+        config = cls(
+            engine=given.get("engine", "torch"),
+            model_dir=given.get("model_dir", ""),
+            dtype=given.get("dtype", "float32"),
+            device=given.get("device", "cpu"),
+            threads=_number(given, "threads", int, 1, least=1),
+            pace_ms=_number(given, "pace_ms", float, 0.0, least=0.0),
+            pace_per_token_ms=_number(given, "pace_per_token_ms", float, 0.0, least=0.0),
+            time_scale=_number(given, "time_scale", float, 1.0, least=0.0),
+            max_draft_len=_number(given, "max_draft_len", int, 0, least=0),
+            # 0 is a template's way to say: not set.
+            max_input_len=_number(given, "max_input_len", int, 0, least=0) or None,
+            max_seq_len=_number(given, "max_seq_len", int, 0, least=0) or None,
+            kv_tokens=_number(given, "kv_tokens", int, 0, least=0) or None,
+            vocab_size=_number(given, "vocab_size", int, 4096, least=2),
+            agreement=_number(given, "agreement", float, 1.0, least=0.0),
+        )
+        if config.engine not in ENGINES:
+            raise ConfigError("engine", f"{config.engine!r} is unknown: use one of {', '.join(ENGINES)}")
+        if config.engine == "torch" and not config.model_dir:
+            raise ConfigError("model_dir", "is not set: give the folder of a Hugging Face causal LM")
+        return config
+
+    @property
+    def pace(self) -> Pace:
+        """Pace of a step, scaled."""
+        return Pace.scaled(self.pace_ms, self.time_scale, self.pace_per_token_ms)
+
+
+def build_engine(config: EngineConfig) -> GenerationEngine:
+    """Load what ``config`` describes.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        ModelError: the model cannot be used.
+    """
+    if config.engine == "zero":
+        from wanspec.engines.zero import ZeroEngine, ZeroModel
+
+        return ZeroEngine(
+            ZeroModel(config.vocab_size, config.agreement),
+            max_draft_len=config.max_draft_len,
+            max_input_len=config.max_input_len,
+            max_seq_len=config.max_seq_len,
+            pace=config.pace,
+        )
+    from wanspec.engines.generation import TorchEngine
+    from wanspec.engines.torch_model import TorchModel
+
+    model = TorchModel.load(
+        config.model_dir,
+        dtype=config.dtype,
+        device=config.device,
+        threads=config.threads,
+        max_seq_len=config.max_seq_len,
+    )
+    return TorchEngine(
+        model,
+        max_draft_len=config.max_draft_len,
+        max_input_len=config.max_input_len,
+        kv_tokens=config.kv_tokens,
+        pace=config.pace,
+    )
+
+
+def _number(
+    given: Mapping[str, str], name: str, kind: Callable[[str], Number], default: Number, least: Number
+) -> Number:
+    text = given.get(name)
+    if text is None:
+        return default
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ConfigError(name, f"{text!r} is not a number") from None
+    if not value >= least:
+        raise ConfigError(name, f"is {text}: must be at least {least}")
+    return value
