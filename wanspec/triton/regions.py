@@ -1,0 +1,154 @@
+"""The two regions' model repositories: which models each serves, and the values of their configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wanspec.errors import ConfigError
+from wanspec.models.folders import read_json
+from wanspec.triton.repository import ModelRepository, Value, region_folder
+
+STAGES = (("target", "draft"), ("wanspec",))
+"""Order of loading in the controller's server: the endpoint calls the engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How one engine runs. ``docs/models.md`` and ``wanspec.engines.config`` describe each.
+
+    Attributes:
+        engine: ``torch``, or ``zero`` (no model; for measuring everything else).
+        dtype, device, threads: of PyTorch.
+        pace_ms: least duration of a step, 0 for none.
+        agreement: of ``zero``: how often it agrees with the zero target.
+    """
+
+    engine: str = "torch"
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    pace_ms: float = 0.0
+    agreement: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """What both regions serve.
+
+    Attributes:
+        target_dir, draft_dir: Hugging Face folders with one tokenizer.
+        target, local_draft, worker: how the engines run.
+        local_draft_model: whether the controller's region has a draft model of its own.
+        time_scale: stretches all paces.
+        policy, policy_parameters: what applies to a request that names none.
+        max_draft_len: most drafts in one verification.
+        context: longest sequence in tokens; the target's own limit where None.
+        engine_timeout_ms: longest that an engine call may take.
+        auth_token_file: holds the token that the controller shows to the worker; empty for none.
+        event_log: file that receives the controller's event log; empty for none.
+    """
+
+    target_dir: Path
+    draft_dir: Path
+    target: EngineSettings = EngineSettings()
+    local_draft: EngineSettings = EngineSettings()
+    worker: EngineSettings = EngineSettings()
+    local_draft_model: bool = True
+    time_scale: float = 1.0
+    policy: str = "wanspec"
+    policy_parameters: Mapping[str, float | int | str] = field(default_factory=dict)
+    max_draft_len: int = 32
+    context: int | None = None
+    engine_timeout_ms: float = 60_000.0
+    auth_token_file: str = ""
+    event_log: str = ""
+
+
+def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRepository:
+    """Repository of the scarce region.
+
+    Args:
+        settings: what to serve.
+        worker_urls: ``host:port`` of the workers' gRPC, separated by commas; empty for none.
+
+    Raises:
+        ConfigError: the target's configuration gives no context length.
+    """
+    context = settings.context or model_context(settings.target_dir)
+    values: dict[str, dict[str, Value]] = {
+        "target": _engine(settings, settings.target, settings.target_dir, settings.max_draft_len)
+        | {"max_input_len": context, "max_seq_len": context}
+    }
+    if settings.local_draft_model:
+        values["draft"] = _engine(settings, settings.local_draft, settings.draft_dir, 0) | {
+            "max_input_len": 0,
+            "max_seq_len": 0,
+        }
+    chat = (settings.target_dir / "chat_template.jinja").is_file() or "chat_template" in read_json(
+        settings.target_dir / "tokenizer_config.json"
+    )
+    values["wanspec"] = {
+        "target_dir": str(settings.target_dir),
+        "draft_dir": str(settings.draft_dir) if settings.local_draft_model else "",
+        "draft_model": "draft" if settings.local_draft_model else "",
+        "worker_urls": worker_urls,
+        "auth_token_file": settings.auth_token_file,
+        "context": context,
+        "max_draft_len": settings.max_draft_len,
+        "policy": settings.policy,
+        "policy_parameters": json.dumps(dict(settings.policy_parameters)),
+        "engine_timeout_ms": settings.engine_timeout_ms,
+        "engine_threads": 64,
+        "event_log": settings.event_log,
+        "chat_template": "yes" if chat else "no",
+    }
+    return ModelRepository(region_folder("controller"), values)
+
+
+def worker_repository(settings: RegionSettings) -> ModelRepository:
+    """Repository of the idle region."""
+    values = _shared(settings, settings.worker, settings.draft_dir) | {
+        "max_sequences": 256,
+        "max_leaves": 64,
+        "auth_token_file": settings.auth_token_file,
+    }
+    return ModelRepository(region_folder("worker"), {"wanspec_worker": values})
+
+
+def model_context(folder: Path) -> int:
+    """Longest sequence of a model, in tokens.
+
+    Raises:
+        ConfigError: its config.json does not say.
+    """
+    value = read_json(folder / "config.json").get("max_position_embeddings")
+    if not isinstance(value, int):
+        raise ConfigError("context", f"{folder / 'config.json'} has no max_position_embeddings; state the context")
+    return value
+
+
+def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_draft_len: int) -> dict[str, Value]:
+    return _shared(settings, engine, folder) | {
+        "max_batch_size": 64,
+        "max_draft_len": max_draft_len,
+        "exclude_input_in_output": False,
+    }
+
+
+def _shared(settings: RegionSettings, engine: EngineSettings, folder: Path) -> dict[str, Value]:
+    vocabulary = read_json(folder / "config.json").get("vocab_size", 0)
+    return {
+        "engine": engine.engine,
+        "model_dir": str(folder),
+        "dtype": engine.dtype,
+        "device": engine.device,
+        "threads": engine.threads,
+        "pace_ms": engine.pace_ms,
+        "time_scale": settings.time_scale,
+        "kv_tokens": 0,
+        "vocab_size": vocabulary,
+        "agreement": engine.agreement,
+    }

@@ -1,0 +1,104 @@
+"""Calls to `target` and `draft` by the tensors of TensorRT-LLM's `inflight_batcher_llm` model, over BLS.
+
+The only module of the controller that knows these tensors (TENSORRT_LLM.md, sections 1 and 8). The end token is left
+out on purpose: the controller looks for it itself, so that every verification returns at least one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanspec.errors import EngineError
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ImportError:  # outside Triton's stub; only what runs inside it calls
+    pb_utils = None
+
+_OUTPUTS = ["output_ids", "sequence_length", "first_scheduled_time_ns", "last_token_time_ns"]
+_LOG_PROBS = "output_log_probs"
+_TRUE = np.ones((1, 1), dtype=np.bool_)
+_GREEDY = np.ones((1, 1), dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAnswer:
+    """New tokens of one call, their log-probabilities (empty unless asked for), and the engine's own time in ms."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    engine_ms: float
+
+
+def verify(
+    model: str, prefix: NDArray[np.int32], drafts: Sequence[int], *, log_probs: bool, timeout_ms: float
+) -> EngineAnswer:
+    """Verify drafts after a prefix in one target pass. Blocking; from any thread of the stub.
+
+    Args:
+        model: name of the model in this server.
+        prefix: int32 [n], the committed tokens.
+        drafts: k token ids; may be empty.
+        log_probs: also return the log-probability of each token.
+        timeout_ms: Triton gives the call up after this.
+
+    Returns:
+        j accepted drafts and one token of the target's own.
+
+    Raises:
+        EngineError: the engine answered with an error.
+    """
+    inputs = {"input_ids": prefix[None], "request_output_len": _int(len(drafts) + 1)}
+    if drafts:
+        inputs["draft_input_ids"] = np.array([drafts], dtype=np.int32)
+    return _call(model, inputs, log_probs, timeout_ms)
+
+
+def generate(model: str, prefix: NDArray[np.int32], count: int, *, log_probs: bool, timeout_ms: float) -> EngineAnswer:
+    """Generate ``count`` tokens greedily in one request: a local draft, or target-only decoding by the engine itself.
+
+    Raises:
+        EngineError: the engine answered with an error.
+    """
+    return _call(model, {"input_ids": prefix[None], "request_output_len": _int(count)}, log_probs, timeout_ms)
+
+
+def _call(model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_ms: float) -> EngineAnswer:
+    inputs["input_lengths"] = _int(inputs["input_ids"].shape[1])
+    inputs["runtime_top_k"] = _GREEDY
+    inputs["exclude_input_in_output"] = _TRUE
+    inputs["return_perf_metrics"] = _TRUE
+    if log_probs:
+        inputs["return_log_probs"] = _TRUE
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        requested_output_names=[*_OUTPUTS, _LOG_PROBS] if log_probs else _OUTPUTS,
+        timeout=int(timeout_ms * 1000),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise EngineError(f"{model}: {response.error().message()}")
+    return _answer(model, {t.name(): t.as_numpy() for t in response.output_tensors()})
+
+
+def _answer(model: str, outputs: dict[str, NDArray[Any]]) -> EngineAnswer:
+    try:
+        length = int(outputs["sequence_length"].reshape(-1)[0])
+        tokens = tuple(outputs["output_ids"].reshape(-1)[:length].tolist())
+        values = outputs.get(_LOG_PROBS)
+        log_probs = () if values is None else tuple(values.reshape(-1)[:length].tolist())
+        began = int(outputs["first_scheduled_time_ns"].reshape(-1)[0])
+        ended = int(outputs["last_token_time_ns"].reshape(-1)[0])
+    except (KeyError, IndexError) as error:
+        raise EngineError(f"{model}: its answer lacks {error}") from error
+    return EngineAnswer(tokens, log_probs, max(0.0, (ended - began) / 1e6))
+
+
+def _int(value: int) -> NDArray[np.int32]:
+    return np.array([[value]], dtype=np.int32)

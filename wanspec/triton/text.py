@@ -1,0 +1,113 @@
+"""Text to token ids and back, inside the endpoint: tokenizer, chat template, streaming without broken characters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from wanspec.errors import InvalidRequestError, ModelError
+
+_REPLACEMENT = "\ufffd"
+
+
+class TextCodec:
+    """A model folder's tokenizer and chat template."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read them.
+
+        Raises:
+            ModelError: the folder has no usable tokenizer.json.
+        """
+        self._folder = folder
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+        self.end_ids = _end_ids(folder)
+        self.has_chat_template = _has_chat_template(folder)
+        self._chat: Any = _load_chat(folder) if self.has_chat_template else None
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        """Turn a prompt into token ids.
+
+        Args:
+            text: the prompt.
+            chat: wrap it as one user message in the model's chat template.
+
+        Raises:
+            InvalidRequestError: the model has no chat template, or the text gives no token.
+        """
+        if chat:
+            if self._chat is None:
+                raise InvalidRequestError("chat", f"{self._folder.name} has no chat template; send chat = false")
+            messages = [{"role": "user", "content": text}]
+            text = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=not chat).ids
+        if not ids:
+            raise InvalidRequestError("text_input", "is empty; at least 1 token is needed")
+        return ids
+
+    def stream(self, prompt: Sequence[int]) -> TextStream:
+        """Begin to decode an answer that follows a prompt."""
+        return TextStream(self.tokenizer, prompt)
+
+
+class TextStream:
+    """Decodes token ids as they come; text is held back while a UTF-8 character is incomplete."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        # The last prompt tokens tell decoders that strip a leading space whether this is one.
+        self._stream = DecodeStream(ids=list(prompt[-4:]), skip_special_tokens=True)
+        self._pending: list[int] = []
+
+    def push(self, tokens: Sequence[int]) -> str:
+        """Add tokens; return the text that is complete."""
+        pieces = []
+        for token in tokens:
+            self._pending.append(token)
+            piece = self._stream.step(self._tokenizer, token)
+            if piece:
+                pieces.append(piece)
+                self._pending.clear()
+        return "".join(pieces)
+
+    def flush(self) -> str:
+        """Return what the last tokens hold although it is incomplete: each broken byte shows as U+FFFD."""
+        rest: str = self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
+        self._pending.clear()
+        return rest if _REPLACEMENT in rest else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: {error}") from error
+    return values
+
+
+def _end_ids(folder: Path) -> frozenset[int]:
+    for name in ("generation_config.json", "config.json"):
+        value = _read(folder / name).get("eos_token_id")
+        if value is not None:
+            return frozenset([value] if isinstance(value, int) else value)
+    return frozenset()
+
+
+def _has_chat_template(folder: Path) -> bool:
+    return (folder / "chat_template.jinja").is_file() or "chat_template" in _read(folder / "tokenizer_config.json")
+
+
+def _load_chat(folder: Path) -> Any:
+    from transformers import AutoTokenizer  # seconds to import, so only where there is a template
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,182 @@
+"""The Triton model ``wanspec``: the endpoint. BLS, decoupled. Loaded by ``model.py`` in the repository.
+
+``execute`` only reads the tensors and hands the request to the controller's own thread; engine calls (BLS) run in a
+pool of their own, since Triton's ``async_exec`` shares a default pool of a few threads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanspec.core.config import ControllerConfig, Fingerprint
+from wanspec.core.events import Finished
+from wanspec.core.policies import make_policy
+from wanspec.core.tree import Origin
+from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
+from wanspec.models.fingerprint import check_pair, fingerprint
+from wanspec.network.link import LinkTarget
+from wanspec.triton import tensorrt_llm
+from wanspec.triton.auth import read_token
+from wanspec.triton.controller_body import ControllerBody
+from wanspec.triton.endpoint import INPUTS, Asked, Defaults, closing, delta, read_request
+from wanspec.triton.parameters import Parameters
+from wanspec.triton.stub_log import log_to_stderr
+from wanspec.triton.text import TextCodec
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ImportError:  # outside Triton's stub; only what runs inside it calls
+    pb_utils = None
+
+logger = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """What Triton's python backend loads."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Read the tokenizer, start the controller and its links.
+
+        Raises:
+            WanspecError: a parameter is unusable, or target and local draft do not share a tokenizer.
+        """
+        log_to_stderr()
+        parameters = Parameters.of(args)
+        target = Path(parameters.text("target_dir"))
+        draft = parameters.text("draft_dir", "")
+        if draft:
+            check_pair(target, draft)
+        mine = fingerprint(target)
+        self._codec = TextCodec(target)
+        config = ControllerConfig(
+            Fingerprint(mine.tokenizer, mine.vocab_size, target.name),
+            links=len(_urls(parameters)),
+            auth_token=read_token(parameters.text("auth_token_file", "")),
+            context=parameters.whole("context", minimum=2),
+            max_draft=parameters.whole("max_draft_len", 32),
+            local_draft=bool(parameters.text("draft_model", "")),
+            engine_ms=parameters.number("engine_timeout_ms", 60_000.0, minimum=1.0),
+        )
+        self._defaults = _defaults(parameters, config.context)
+        engines = _BlsEngines(parameters.text("target_model", "target"), parameters.text("draft_model", ""))
+        log = parameters.text("event_log", "")
+        self._body = ControllerBody(
+            config,
+            engines,
+            [LinkTarget(url) for url in _urls(parameters)],
+            engine_threads=parameters.whole("engine_threads", 64, minimum=1),
+            event_log=Path(log) if log else None,
+        )
+        self._body.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand requests to the controller; never blocks. Answers come through their response senders."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                asked = read_request(_tensors(request), self._codec, self._defaults, _traceparent(request))
+            except WanspecError as error:
+                _refuse(sender, str(error))
+                continue
+            self._body.submit(asked.request, _Answer(sender, asked, self._codec))
+
+    def finalize(self) -> None:
+        """Stop."""
+        self._body.close()
+
+
+class _BlsEngines:
+    """Engine calls to the models of this server."""
+
+    def __init__(self, target: str, draft: str) -> None:
+        self._target = target
+        self._draft = draft
+
+    def verify(
+        self, prefix: NDArray[np.int32], drafts: Sequence[int], log_probs: bool, timeout_ms: float
+    ) -> tensorrt_llm.EngineAnswer:
+        return tensorrt_llm.verify(self._target, prefix, drafts, log_probs=log_probs, timeout_ms=timeout_ms)
+
+    def draft(self, prefix: NDArray[np.int32], count: int, timeout_ms: float) -> tensorrt_llm.EngineAnswer:
+        return tensorrt_llm.generate(self._draft, prefix, count, log_probs=True, timeout_ms=timeout_ms)
+
+
+class _Answer:
+    """Sends one request's answer: piece by piece, or in one response at the end."""
+
+    def __init__(self, sender: Any, asked: Asked, codec: TextCodec) -> None:
+        self._sender = sender
+        self._asked = asked
+        self._text = codec.stream(asked.request.prompt)
+        self._tokens: list[int] = []
+        self._origins: list[int] = []
+        self._pieces: list[str] = []
+
+    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
+        text = self._text.push(tokens)
+        if self._asked.stream:
+            self._sender.send(_response(delta(text, tokens, origins)))
+            return
+        self._tokens += tokens
+        self._origins += origins
+        self._pieces.append(text)
+
+    def finished(self, finished: Finished) -> None:
+        if finished.reason == "cancelled":
+            _refuse(self._sender, "the request was cancelled", "CANCELLED")
+            return
+        if finished.error:
+            _refuse(self._sender, finished.error, "INVALID_ARG" if not finished.summary else "INTERNAL")
+            return
+        self._pieces.append(self._text.flush())
+        outputs = delta("".join(self._pieces), tuple(self._tokens), tuple(self._origins))
+        outputs |= closing(
+            finished.reason,
+            finished.summary if self._asked.summary else None,
+            finished.log if self._asked.event_log else None,
+        )
+        self._sender.send(_response(outputs), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
+
+
+def _urls(parameters: Parameters) -> list[str]:
+    return [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
+
+
+def _defaults(parameters: Parameters, context: int) -> Defaults:
+    raw = parameters.text("policy_parameters", "{}")
+    try:
+        values = json.loads(raw)
+        name = parameters.text("policy", "wanspec")
+        make_policy(name, values)
+    except (ValueError, AttributeError, InvalidRequestError) as error:
+        raise ConfigError("parameters.policy", str(error)) from error
+    return Defaults(name, values, context)
+
+
+def _tensors(request: Any) -> dict[str, NDArray[Any]]:
+    found = ((name, pb_utils.get_input_tensor_by_name(request, name)) for name in INPUTS)
+    return {name: tensor.as_numpy() for name, tensor in found if tensor is not None}
+
+
+def _traceparent(request: Any) -> str:
+    context = request.trace().get_context()
+    return str(json.loads(context).get("traceparent", "")) if context else ""
+
+
+def _response(outputs: dict[str, NDArray[Any]]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in outputs.items()])
+
+
+def _refuse(sender: Any, message: str, code: str = "INVALID_ARG") -> None:
+    error = pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
+    sender.send(pb_utils.InferenceResponse(error=error), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,0 +1,94 @@
+"""The Triton model ``wanspec_worker``: drafts for controllers in other regions. `model_repo` loads it.
+
+A request with id ``link`` opens a link and stays open; its responses are the frames to that controller. Every other
+request carries one frame of a controller and gets an empty final response.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wanspec.core.config import Fingerprint, WorkerConfig
+from wanspec.engines.config import EngineConfig
+from wanspec.engines.drafting import build_draft_engine
+from wanspec.models.fingerprint import fingerprint
+from wanspec.network.link import LINK_REQUEST_ID
+from wanspec.triton.auth import read_token
+from wanspec.triton.parameters import Parameters
+from wanspec.triton.stub_log import log_to_stderr
+from wanspec.triton.worker_body import WorkerBody
+
+try:
+    import triton_python_backend_utils as pb_utils
+except ImportError:  # outside Triton's stub; only what runs inside it calls
+    pb_utils = None
+
+logger = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """What Triton's python backend loads."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the draft engine and start the worker.
+
+        Raises:
+            WanspecError: a parameter or the model folder is unusable; Triton reports it as the cause.
+        """
+        log_to_stderr()
+        parameters = Parameters.of(args)
+        folder = Path(parameters.text("model_dir"))
+        mine = fingerprint(folder)
+        identity = Fingerprint(mine.tokenizer, mine.vocab_size, f"{folder.name}:{mine.model_id.hex()[:8]}")
+        engine = build_draft_engine(EngineConfig.from_parameters(parameters.values))
+        config = WorkerConfig(
+            identity,
+            auth_token=read_token(parameters.text("auth_token_file", "")),
+            context=engine.context,
+            max_sequences=parameters.whole("max_sequences", 256, minimum=1),
+            max_leaves=parameters.whole("max_leaves", 64, minimum=1),
+        )
+        self._body = WorkerBody(config, engine)
+        self._body.start()
+        logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand frames to the worker; never blocks."""
+        for request in requests:
+            sender = request.get_response_sender()
+            frame = pb_utils.get_input_tensor_by_name(request, "frame").as_numpy().tobytes()
+            if request.request_id() == LINK_REQUEST_ID:
+                self._body.link(frame, _Downlink(sender))
+            else:
+                self._body.steer(frame)
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def finalize(self) -> None:
+        """Stop."""
+        self._body.close()
+
+
+class _Downlink:
+    """A link's open request."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        self._closed = False
+
+    def send(self, data: bytes) -> None:
+        if not self._closed:
+            tensor = pb_utils.Tensor("frame", np.frombuffer(data, dtype=np.uint8))
+            self._sender.send(pb_utils.InferenceResponse([tensor]))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
