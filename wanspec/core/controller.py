@@ -13,7 +13,6 @@ from wanspec.core.events import (
     ActionId,
     Cancelled,
     Connected,
-    Disconnect,
     Disconnected,
     Drafted,
     Event,
@@ -26,13 +25,16 @@ from wanspec.core.events import (
     Tick,
     Verified,
 )
-from wanspec.core.link import Link
-from wanspec.core.messages import Drafts, Lost, Message, PassReport, Refuse, Welcome
+from wanspec.core.link import Link, LinkSnapshot, LinkState
+from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Recorder
 from wanspec.core.sequence import Sequence
-from wanspec.core.wire import decode
+from wanspec.core.wire import decode, split
 from wanspec.errors import InvalidRequestError, ProtocolError
+
+_MAX_SEQUENCE = 0xFFFFFFFF
+_MAX_TRACEPARENT = 256
 
 
 class Controller:
@@ -66,13 +68,14 @@ class Controller:
             InvalidRequestError: a submitted request that cannot be served; nothing has changed then.
         """
         if isinstance(event, Submitted):
-            sequence = self._admit(event.sequence, event.request, now)
+            sequence = self._admit(event, now)
             self._begin_recording(sequence, now)
         if self._log is not None:
             self._write_log(event, now)
+        frame = _frame(event) if isinstance(event, Received) else None
         for recorder in self._recorders.values():
-            recorder.record(event, now)
-        actions = self._dispatch(event, now)
+            recorder.record(event, frame if isinstance(frame, Frame) else None, now)
+        actions = self._dispatch(event, frame, now)
         sends = self._flush(now)
         return sends + [self._close_log(action) for action in actions]
 
@@ -104,15 +107,20 @@ class Controller:
                 f"{len(request.prompt)} prompt tokens + {request.max_tokens} make {total}, "
                 f"the context of the target is {self.config.context} tokens",
             )
+        if not 0.0 <= request.deadline_ms < float("inf"):
+            raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
+        if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
+            raise InvalidRequestError("traceparent", f"is not at most {_MAX_TRACEPARENT} ASCII characters")
         make_policy(request.policy, request.parameters)
 
     # Dispatch
 
-    def _dispatch(self, event: Event, now: float) -> list[Action]:
+    def _dispatch(self, event: Event, frame: Frame | ProtocolError | None, now: float) -> list[Action]:
         if isinstance(event, (Verified, Drafted, Failed)):
             return self._answered(event, now)
         if isinstance(event, Received):
-            return self._received(event, now)
+            assert frame is not None
+            return self._received(event, frame, now)
         if isinstance(event, Submitted):
             sequence = self.sequences[event.sequence]
             self._open_remote(sequence, now)
@@ -131,9 +139,12 @@ class Controller:
             self.estimators.observe(event.name, event.value_ms)
         return []
 
-    def _admit(self, number: int, request: Request, now: float) -> Sequence:
+    def _admit(self, event: Submitted, now: float) -> Sequence:
+        number, request = event.sequence, event.request
         if number in self.sequences:
             raise InvalidRequestError("sequence", f"{number} is already in use")
+        if not 0 <= number <= _MAX_SEQUENCE:
+            raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
         self.check(request)
         policy = make_policy(request.policy, request.parameters)
         sequence = Sequence(number, request, policy, self.config, self.estimators, now)
@@ -144,10 +155,12 @@ class Controller:
         sequence = self._awaiting(event.action)
         if sequence is None:
             return []
+        problem = "" if isinstance(event, Failed) else sequence.objection(event)
+        if problem:
+            event = Failed(event.action, problem)
         actions: list[Action] = []
         if isinstance(event, Drafted):
-            if event.tokens:
-                self._observe("draft", event.engine_ms / len(event.tokens), sequence)
+            self._observe("draft", event.engine_ms / len(event.tokens), sequence)
             sequence.drafted(event, now)
         elif isinstance(event, Failed):
             actions = sequence.failed(event, now)
@@ -175,13 +188,14 @@ class Controller:
 
     # Links
 
-    def _received(self, event: Received, now: float) -> list[Action]:
+    def _received(self, event: Received, frame: Frame | ProtocolError, now: float) -> list[Action]:
         link = self.links[event.link]
-        try:
-            frame = decode(event.data)
-        except ProtocolError as error:
+        if not link.talking:
+            link.counters.foreign += 1
+            return []
+        if isinstance(frame, ProtocolError):
             link.counters.malformed += 1
-            return [*link.drop(f"malformed frame: {error}", now), *self._link_lost(event.link, now)]
+            return [*link.drop(f"malformed frame: {frame}", now), *self._link_lost(event.link, now)]
         rtt = link.received(frame, len(event.data), now)
         if rtt is not None:
             self._observe("rtt", rtt, None)
@@ -209,16 +223,21 @@ class Controller:
         elif isinstance(message, Welcome):
             return self._welcome(link, message, now)
         elif isinstance(message, Refuse):
-            return [*link.refused(message, now), *self._link_lost(link.number, now)]
+            reason = f"{message.code.name.lower()}: {message.reason}"
+            return [*link.refused(reason, now), *self._link_lost(link.number, now)]
         else:
             link.counters.foreign += 1
         return []
 
     def _welcome(self, link: Link, message: Welcome, now: float) -> list[Action]:
         mine = self.config.fingerprint
-        if message.vocab_size != mine.vocab_size or message.tokenizer_hash != mine.tokenizer_hash:
-            link.refusal = "the worker's tokenizer or vocabulary is not the target's"
-            return [Disconnect(link.number, link.refusal)]
+        if link.state is not LinkState.HANDSHAKE:
+            link.counters.foreign += 1
+            return []
+        if message.vocab_size != mine.vocab_size:
+            return link.refused(f"vocab_size: the draft has {message.vocab_size}, the target {mine.vocab_size}", now)
+        if message.tokenizer_hash != mine.tokenizer_hash:
+            return link.refused("tokenizer: the draft's is not the target's", now)
         link.welcomed(message, now)
         for sequence in self.sequences.values():
             self._open_remote(sequence, now)
@@ -271,17 +290,23 @@ class Controller:
             if sequence.finished:
                 del self.sequences[number]
         return [
-            self.links[number].send(tuple(messages), now)
+            self.links[number].send(group, now)
             for number, messages in outgoing.items()
             if self.links[number].up
+            for group in split(messages)
         ]
 
     # Measurements and logs
 
-    def assume_up(self, links: tuple[int, ...], now: float) -> None:
-        """Take links for up, as a recorded log found them. Only a replay does this."""
-        for number in links:
-            self.links[number].assume_up(now)
+    def log_start(self) -> LogStart:
+        """Return the first line of a log that begins now."""
+        links = tuple(link.snapshot() for link in self.links)
+        return LogStart(self.config, self.instance, self.estimators.state(), links)
+
+    def restore_links(self, links: tuple[LinkSnapshot, ...]) -> None:
+        """Take links as a recorded log found them. Only a replay does this."""
+        for link, snapshot in zip(self.links, links, strict=True):
+            link.restore(snapshot)
 
     def _observe(self, name: str, value_ms: float, owner: Sequence | None) -> None:
         self.estimators.observe(name, value_ms)
@@ -295,7 +320,7 @@ class Controller:
         assert self._log is not None
         if not self._log_begun:
             self._log_begun = True
-            self._log(start_line(LogStart(self.config, self.instance, self.estimators.state(), ()), now))
+            self._log(start_line(self.log_start(), now))
         self._log(event_line(event, now))
 
     def _rtt(self) -> float:
@@ -303,11 +328,17 @@ class Controller:
 
     def _begin_recording(self, sequence: Sequence, now: float) -> None:
         if sequence.request.record:
-            up = tuple(link.number for link in self.links if link.up)
-            self._recorders[sequence.number] = Recorder(sequence.number, self, up, now)
+            self._recorders[sequence.number] = Recorder(sequence.number, self, now)
 
     def _close_log(self, action: Action) -> Action:
         if isinstance(action, Finished) and action.sequence in self._recorders:
             lines = self._recorders.pop(action.sequence).lines
             return Finished(action.sequence, action.reason, action.summary, action.error, tuple(lines))
         return action
+
+
+def _frame(event: Received) -> Frame | ProtocolError:
+    try:
+        return decode(event.data)
+    except ProtocolError as error:
+        return error

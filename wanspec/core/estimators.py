@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from math import exp, log
+from math import exp, isfinite, log
 
 TAIL_ENTROPY_NATS = 2.0
 
@@ -16,7 +16,7 @@ def entropy_from_log_prob(log_prob: float) -> float:
     other tokens renormalised. The TensorRT-LLM contract returns p (``output_log_probs``) at no extra pass and no
     vocabulary-sized tensor, but not T, for which a measured mean stands in. h(p) alone is a lower bound.
     """
-    p = min(1.0, exp(log_prob))
+    p = exp(min(0.0, log_prob))
     if p >= 1.0:
         return 0.0
     if p <= 0.0:
@@ -72,8 +72,12 @@ class Estimators:
         self._windows = {name: Window(samples=(state or {}).get(name, ())) for name in self.NAMES}
 
     def observe(self, name: str, value_ms: float) -> None:
-        """Add one sample; the only way in, so that a recorded request can be replayed."""
-        self._windows[name].add(value_ms)
+        """Add one sample; the only way in, so that a recorded request can be replayed.
+
+        What no clock can have measured (negative, not finite) is left out: waits are computed from these.
+        """
+        if isfinite(value_ms) and value_ms >= 0.0:
+            self._windows[name].add(value_ms)
 
     def median(self, name: str) -> float | None:
         """Median of a quantity in ms, None until measured."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from wanspec.core import events
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
 from wanspec.core.events import Event, Received, Request, Submitted
+from wanspec.core.link import LinkSnapshot
 from wanspec.errors import ProtocolError
 
 LOG_VERSION = 1
@@ -39,7 +40,7 @@ class LogStart:
     config: ControllerConfig
     instance: bytes
     estimators: dict[str, list[float]]
-    links_up: tuple[int, ...]
+    links: tuple[LinkSnapshot, ...]
 
 
 def start_line(start: LogStart, now: float) -> str:
@@ -59,7 +60,7 @@ def start_line(start: LogStart, now: float) -> str:
         ],
         "instance": start.instance.hex(),
         "estimators": start.estimators,
-        "links_up": list(start.links_up),
+        "links": [asdict(link) for link in start.links],
     }
     return json.dumps(entry, separators=(",", ":"))
 
@@ -106,7 +107,8 @@ def _read_start(entry: dict[str, Any]) -> LogStart:
         link=LinkConfig(**entry["link"]),
         **entry["config"],
     )
-    return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], tuple(entry["links_up"]))
+    links = tuple(LinkSnapshot(**link) for link in entry["links"])
+    return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], links)
 
 
 def _plain(value: Any) -> Any:

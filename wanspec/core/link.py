@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import isfinite
 
 from wanspec.core.config import ControllerConfig
 from wanspec.core.events import Action, Connect, Disconnect, Send
-from wanspec.core.messages import Frame, Header, Hello, Message, Refuse, Welcome
+from wanspec.core.messages import Frame, Header, Hello, Message, Welcome
 from wanspec.core.wire import encode
 
 
@@ -34,6 +35,18 @@ class LinkCounters:
     foreign: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LinkSnapshot:
+    """What a replay must know of a link where its log begins. Times in ms; ``due_ms`` is None for at once."""
+
+    state: str
+    connected_ms: float
+    received_ms: float
+    ping_ms: float
+    due_ms: float | None
+    backoff_ms: float
+
+
 class Link:
     """One link. The controller feeds it events and sends what it returns."""
 
@@ -49,10 +62,16 @@ class Link:
         self._frame_number = 0
         self._echo = 0
         self._echo_received = 0
+        self._connected = 0.0
         self._last_received = 0.0
         self._last_ping = 0.0
         self._due: float = float("-inf")
         self._backoff = config.link.backoff_ms
+
+    @property
+    def talking(self) -> bool:
+        """Frames of the worker are expected; any others come from a connection that was given up."""
+        return self.state in (LinkState.HANDSHAKE, LinkState.UP)
 
     @property
     def up(self) -> bool:
@@ -85,6 +104,7 @@ class Link:
         if self.state is not LinkState.CONNECTING:
             return []
         self.state = LinkState.HANDSHAKE
+        self._connected = now
         self.counters.connects += 1
         self._frame_number = self._echo = self._echo_received = 0
         mine = self._config.fingerprint
@@ -103,13 +123,16 @@ class Link:
         return [Disconnect(self.number, reason)]
 
     def received(self, frame: Frame, size: int, now: float) -> float | None:
-        """Account for a frame; return a round-trip time in ms if it carries one."""
+        """Account for a frame; return a round-trip time in ms if it carries one.
+
+        An echo of something not sent on this connection, or a reply older than what it answers, measures nothing.
+        """
         self.counters.frames_down += 1
         self.counters.bytes_down += size
         self._last_received = now
         header = frame.header
         self._echo, self._echo_received = header.sent, _microseconds(now)
-        if header.echo == 0 or header.echo_received == 0:
+        if header.echo < _microseconds(self._connected) or not 0 < header.echo_received <= header.sent:
             return None
         rtt = (_microseconds(now) - header.echo - (header.sent - header.echo_received)) / 1000.0
         return rtt if rtt >= 0.0 else None
@@ -122,15 +145,23 @@ class Link:
         self._backoff = self._config.link.backoff_ms
         self._last_received = self._last_ping = now
 
-    def assume_up(self, now: float) -> None:
-        """Take the link for up without a handshake, as a replay does where its log begins."""
-        self.state = LinkState.UP
-        self._last_received = self._last_ping = now
+    def refused(self, reason: str, now: float) -> list[Action]:
+        """One side refuses the other; try again much later, as an operator may have mended it."""
+        self.refusal = reason
+        return self.drop(f"refused, {reason}", now, self._config.link.refused_ms)
 
-    def refused(self, message: Refuse, now: float) -> list[Action]:
-        """The worker refuses; try again much later, as its operator may have mended it."""
-        self.refusal = f"{message.code.name.lower()}: {message.reason}"
-        return self.drop(f"refused, {self.refusal}", now, self._config.link.refused_ms)
+    def snapshot(self) -> LinkSnapshot:
+        """Return what :meth:`restore` needs."""
+        due = self._due if isfinite(self._due) else None
+        return LinkSnapshot(self.state.value, self._connected, self._last_received, self._last_ping, due, self._backoff)
+
+    def restore(self, snapshot: LinkSnapshot) -> None:
+        """Stand where another link stood, as a replay does where its log begins."""
+        self.state = LinkState(snapshot.state)
+        self._connected = snapshot.connected_ms
+        self._last_received, self._last_ping = snapshot.received_ms, snapshot.ping_ms
+        self._due = float("-inf") if snapshot.due_ms is None else snapshot.due_ms
+        self._backoff = snapshot.backoff_ms
 
     def send(
         self, messages: tuple[Message, ...], now: float, *, opening: bool = False, want_reply: bool = False

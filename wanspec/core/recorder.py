@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wanspec.core.eventlog import LogStart, event_line, start_line
+from wanspec.core.eventlog import event_line, start_line
 from wanspec.core.events import Cancelled, Drafted, Event, Failed, Observed, Received, Submitted, Verified
 from wanspec.core.messages import Drafts, Frame, Lost
-from wanspec.core.wire import decode, encode
-from wanspec.errors import ProtocolError
+from wanspec.core.wire import encode
 
 if TYPE_CHECKING:
     from wanspec.core.controller import Controller
@@ -18,16 +17,15 @@ if TYPE_CHECKING:
 class Recorder:
     """Keeps the events that reach one sequence; of the others only their measurements, never their tokens."""
 
-    def __init__(self, sequence: int, controller: Controller, links_up: tuple[int, ...], now: float) -> None:
+    def __init__(self, sequence: int, controller: Controller, now: float) -> None:
         self._sequence = sequence
-        start = LogStart(controller.config, controller.instance, controller.estimators.state(), links_up)
-        self.lines = [start_line(start, now)]
+        self.lines = [start_line(controller.log_start(), now)]
         self._now = now
 
-    def record(self, event: Event, now: float) -> None:
-        """Add an event, reduced to what concerns the sequence."""
+    def record(self, event: Event, frame: Frame | None, now: float) -> None:
+        """Add an event, reduced to what concerns the sequence; ``frame`` is what a received one holds, if valid."""
         self._now = now
-        kept = self._reduce(event)
+        kept = self._reduce(event, frame)
         if kept is not None:
             self.lines.append(event_line(kept, now))
 
@@ -35,20 +33,14 @@ class Recorder:
         """Add a measurement that another sequence made."""
         self.lines.append(event_line(Observed(name, value_ms), self._now))
 
-    def _reduce(self, event: Event) -> Event | None:
+    def _reduce(self, event: Event, frame: Frame | None) -> Event | None:
         if isinstance(event, (Submitted, Cancelled)):
             return event if event.sequence == self._sequence else None
         if isinstance(event, (Verified, Drafted, Failed)):
             return event if event.action[0] == self._sequence else None
-        if isinstance(event, Received):
-            return self._reduce_frame(event)
-        return event
+        return event if frame is None or not isinstance(event, Received) else self._reduce_frame(event, frame)
 
-    def _reduce_frame(self, event: Received) -> Received:
-        try:
-            frame = decode(event.data)
-        except ProtocolError:
-            return event
+    def _reduce_frame(self, event: Received, frame: Frame) -> Received:
         kept = tuple(m for m in frame.messages if not isinstance(m, (Drafts, Lost)) or m.sequence == self._sequence)
         if len(kept) == len(frame.messages):
             return event

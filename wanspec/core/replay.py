@@ -34,9 +34,9 @@ def replay(lines: Iterable[str]) -> dict[int, Replayed]:
     Raises:
         ProtocolError: the log cannot be read.
     """
-    start, began, entries = read_log(lines)
+    start, _, entries = read_log(lines)
     controller = Controller(start.config, instance=start.instance, estimators=Estimators(start.estimators))
-    controller.assume_up(start.links_up, began)
+    controller.restore_links(start.links)
     sequences: dict[int, Replayed] = {}
     for now, event in entries:
         if isinstance(event, Submitted):

@@ -23,11 +23,14 @@ def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
     A leaf is left alone where it lies at the sequence's depth limit or beyond the context, or the tree is full.
     """
     tree, drafting = sequence.tree, sequence.drafting
-    if tree.size + drafting.branching > max_nodes:
+    room = (max_nodes - tree.size) // max(1, drafting.branching)
+    if room < 1:
         return [] if tree.root.expanded else [tree.root]
     deepest = min(tree.root.position + drafting.max_depth, context)
     return nlargest(
-        drafting.width, (leaf for leaf in tree.leaves() if leaf.position < deepest), key=lambda leaf: leaf.path_log_prob
+        min(drafting.width, room),
+        (leaf for leaf in tree.leaves() if leaf.position < deepest),
+        key=lambda leaf: leaf.path_log_prob,
     )
 
 

@@ -5,8 +5,6 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
-
 from wanspec.core.config import ControllerConfig
 from wanspec.core.estimators import Estimators, entropy_from_log_prob
 from wanspec.core.events import (
@@ -59,6 +57,7 @@ class Sequence:
         self._pending: ActionId | None = None
         self._pending_path: list[Node] = []
         self._pending_since = now
+        self._pending_count = 0
         self._is_draft = False
         self._retries_left = config.engine_retries
         self._wait_began: float | None = None
@@ -78,6 +77,11 @@ class Sequence:
         return self.request.max_tokens - self.generated
 
     @property
+    def most_drafts(self) -> int:
+        """Most drafts the next verification can use: the tokens still wanted but one, and the engine's limit."""
+        return min(self.remaining - 1, self._config.max_draft)
+
+    @property
     def worker_ready(self) -> bool:
         """A worker drafts for this sequence and is not overdue."""
         return self.remote.open and not self.overdue
@@ -89,7 +93,7 @@ class Sequence:
 
     def depth(self, limit: int) -> int:
         """Length of the best path, at most ``limit``."""
-        return len(self.tree.best_path(min(limit, self._config.max_draft)))
+        return len(self.tree.best_path(limit))
 
     # The loop
 
@@ -113,10 +117,29 @@ class Sequence:
         assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
         return self._verify(decision.count, now)
 
+    def objection(self, event: Verified | Drafted) -> str:
+        """Say how an engine's answer breaks its contract; nothing if it does not. Such an answer is a failed call."""
+        tokens, vocab = event.tokens, self._config.fingerprint.vocab_size
+        what, most = ("local draft", self._pending_count) if self._is_draft else ("target", len(self._pending_path) + 1)
+        if isinstance(event, Drafted) is not self._is_draft:
+            return f"{what} engine: answered as the other engine"
+        if not 1 <= len(tokens) <= most:
+            return f"{what} engine: {len(tokens)} tokens, expected 1 to {most}"
+        for index, token in enumerate(tokens):
+            if not 0 <= token < vocab:
+                return f"{what} engine: token {token} at {index} is outside 0 to {vocab - 1}"
+        if self._is_draft:
+            usable = len(event.log_probs) in (0, len(tokens)) and not any(p != p for p in event.log_probs)
+            return "" if usable else f"{what} engine: log-probabilities are missing or NaN"
+        for index, node in enumerate(self._pending_path[: len(tokens) - 1]):
+            if tokens[index] != node.token:
+                return f"{what} engine: accepted token {tokens[index]} at {index}, the draft there is {node.token}"
+        return ""
+
     def verified(self, event: Verified, now: float) -> list[Action]:
-        """The target's answer: commit it."""
+        """The target's answer, to which :meth:`objection` had none: accepted drafts, one token of its own. Commit."""
         path = self._settle()
-        accepted = _matching(path, event.tokens)
+        accepted = len(event.tokens) - 1
         committed, ended = self._until_end(event.tokens)
         self._account(path, accepted, committed, event, now)
         self.policy.verified(self._outcome(path, accepted, event), now)
@@ -218,11 +241,12 @@ class Sequence:
         path = self.tree.best_path(self._config.max_draft)
         self._cause(decision.cause)
         action = self._call(path, now, is_draft=True)
+        self._pending_count = decision.count
         tokens = tuple(node.token for node in path)
         return [Draft(action, self.tree.tokens, len(self.tree.tokens), tokens, decision.count)]
 
     def _verify(self, count: int, now: float) -> list[Action]:
-        path = self.tree.best_path(min(count, self._config.max_draft, self.remaining - 1))
+        path = self.tree.best_path(min(count, self.most_drafts))
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)
@@ -247,7 +271,7 @@ class Sequence:
         return tokens[: self.remaining], False
 
     def _outcome(self, path: list[Node], accepted: int, event: Verified) -> Outcome:
-        known = len(event.log_probs) == len(event.tokens) > 0
+        known = len(event.log_probs) == len(event.tokens) and event.log_probs[-1] == event.log_probs[-1]
         entropy = entropy_from_log_prob(event.log_probs[-1]) if known else None
         return Outcome(len(path), accepted, entropy)
 
@@ -291,11 +315,3 @@ class Sequence:
     def _cause(self, cause: str) -> None:
         self.tally.causes[cause] += 1
         self._round.causes += (cause,)
-
-
-def _matching(path: Seq[Node], tokens: Seq[int]) -> int:
-    """Count the drafts that were accepted: all of the target's tokens but the last, which is its own."""
-    count = 0
-    while count < min(len(path), len(tokens) - 1) and path[count].token == tokens[count]:
-        count += 1
-    return count

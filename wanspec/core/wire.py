@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
-
-import numpy as np
 
 from wanspec.core.messages import (
     PROTOCOL_VERSION,
@@ -30,8 +28,11 @@ from wanspec.core.messages import (
 from wanspec.errors import ProtocolError
 
 MAX_FRAME_BYTES = 8 << 20
+SPLIT_BYTES = 1 << 20
+"""What one tick sends is split into frames of about this size."""
 MAGIC = b"WS"
 _WANT_REPLY = 1
+_MAX_MESSAGES = 0xFFFF
 
 _HEADER = struct.Struct("<2sBBHIQQQQ")
 _PREFIX = struct.Struct("<BI")
@@ -45,7 +46,8 @@ _DRAFTS = struct.Struct("<IIIQIIH")
 _PASS = struct.Struct("<ffHH")
 _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
-_NODE = np.dtype([("parent", "<u4"), ("token", "<u4"), ("log_prob", "<f2")])
+_NODE = struct.Struct("<IIe")
+_LOWEST_LOG_PROB = -65_504.0  # of a 2-byte float; what lies below travels as this
 
 _E = TypeVar("_E", RefuseCode, LostCode)
 
@@ -83,10 +85,10 @@ def encode(frame: Frame) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Frame:
-    """Decode a frame.
+    """Decode a frame. Flags that this version does not know are ignored.
 
     Raises:
-        ProtocolError: anything that :func:`encode` would not have written.
+        ProtocolError: anything else that :func:`encode` would not have written.
     """
     if len(data) > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame: {len(data)} bytes, the limit is {MAX_FRAME_BYTES}")
@@ -110,8 +112,30 @@ def decode(data: bytes | memoryview) -> Frame:
 
 
 def message_bytes(message: Message) -> int:
-    """Return the size of a message inside a frame, in bytes."""
+    """Return the size of a message inside a frame, in bytes. Those sent every round are not encoded for it."""
+    if isinstance(message, Drafts):
+        return _PREFIX.size + _DRAFTS.size + _NODE.size * len(message.nodes)
+    if isinstance(message, Commit):
+        return _PREFIX.size + _COMMIT.size + 4 * len(message.tokens)
+    if isinstance(message, Open):
+        text = _LENGTH.size + len(message.traceparent.encode())
+        return _PREFIX.size + _OPEN.size + text + 4 * len(message.tokens)
     return _PREFIX.size + len(_ENCODERS[type(message)](message))
+
+
+def split(messages: Sequence[Message], limit: int = SPLIT_BYTES) -> Iterator[tuple[Message, ...]]:
+    """Split messages into groups of at most ``limit`` bytes, in order; a message larger than that goes alone."""
+    group: list[Message] = []
+    size = 0
+    for message in messages:
+        more = message_bytes(message)
+        if group and (size + more > limit or len(group) == _MAX_MESSAGES):
+            yield tuple(group)
+            group, size = [], 0
+        group.append(message)
+        size += more
+    if group:
+        yield tuple(group)
 
 
 def _decode_message(data: bytes | memoryview, offset: int) -> tuple[Message, int]:
@@ -248,17 +272,16 @@ def _decode_close(body: bytes) -> Close:
 
 
 def _encode_drafts(m: Drafts) -> bytes:
-    nodes = np.array([(n.parent, n.token, n.log_prob) for n in m.nodes], dtype=_NODE)
     fixed = _DRAFTS.pack(m.sequence, m.epoch, m.length, m.hash, m.first, m.passes, len(m.nodes))
-    return fixed + nodes.tobytes()
+    nodes = [_NODE.pack(n.parent, n.token, max(n.log_prob, _LOWEST_LOG_PROB)) for n in m.nodes]
+    return b"".join((fixed, *nodes))
 
 
 def _decode_drafts(body: bytes) -> Drafts:
     sequence, epoch, length, digest, first, passes, count = _DRAFTS.unpack_from(body)
-    if _DRAFTS.size + count * _NODE.itemsize != len(body):
+    if _DRAFTS.size + count * _NODE.size != len(body):
         raise ValueError(f"{count} nodes announced, {len(body) - _DRAFTS.size} bytes present")
-    rows = np.frombuffer(body, dtype=_NODE, offset=_DRAFTS.size).tolist()
-    nodes = tuple(DraftNode(*row) for row in rows)
+    nodes = tuple(DraftNode(*row) for row in _NODE.iter_unpack(body[_DRAFTS.size :]))
     return Drafts(sequence, epoch, length, digest, first, passes, nodes)
 
 

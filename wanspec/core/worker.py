@@ -6,10 +6,11 @@ Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hmac import compare_digest
 from uuid import uuid4
 
 from wanspec.core.config import WorkerConfig
-from wanspec.core.drafting import SequenceLeaves
+from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import (
     Disconnect,
     Disconnected,
@@ -134,8 +135,8 @@ class Worker:
             if link is not None:
                 self._actions.append(Disconnect(link, str(error)))
             return
-        if link is not None:
-            self._greet(frame, link, now)
+        if link is not None and not self._greet(frame, link, now):
+            return
         peer = self._peers.get(frame.header.sender)
         if peer is None:
             self.counters.foreign += 1
@@ -158,7 +159,7 @@ class Worker:
         elif not isinstance(message, Hello):
             self.counters.foreign += 1
 
-    def _greet(self, frame: Frame, link: int, now: float) -> None:
+    def _greet(self, frame: Frame, link: int, now: float) -> bool:
         hello = next((m for m in frame.messages if isinstance(m, Hello)), None)
         refuse = self._objection(frame.header, hello)
         peer = _Peer(link, hello.instance if hello else b"", frame.header.sent, _microseconds(now))
@@ -166,8 +167,11 @@ class Worker:
             self.counters.refused += 1
             self._actions.append(self._pack(peer, [refuse] if refuse else [], now))
             self._actions.append(Disconnect(link, refuse.reason if refuse else "no hello"))
-            return
+            return False
         previous = self._peers.get(frame.header.sender)
+        if previous is not None and previous.link == link:
+            self.counters.duplicates += 1
+            return False
         if previous is not None:
             self._unlink(previous.link)
             self._actions.append(Disconnect(previous.link, "the controller has opened another link"))
@@ -184,12 +188,13 @@ class Worker:
                 limits.context,
             ),
         )
+        return True
 
     def _objection(self, header: Header, hello: Hello | None) -> Refuse | None:
         mine = self.config.fingerprint
         if hello is None or int.from_bytes(hello.instance[:8], "little") != header.sender:
             return Refuse(RefuseCode.VERSION, "the first frame of a link holds a hello of its sender")
-        if self.config.auth_token and hello.token != self.config.auth_token:
+        if self.config.auth_token and not compare_digest(hello.token.encode(), self.config.auth_token.encode()):
             return Refuse(RefuseCode.AUTHENTICATION, "auth_token: not the worker's")
         if hello.vocab_size != mine.vocab_size:
             reason = f"vocab_size: the target has {hello.vocab_size}, the draft {mine.draft_id} {mine.vocab_size}"
@@ -233,6 +238,9 @@ class Worker:
 
     def _commit(self, peer: _Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
+        if sequence is not None and message.epoch > sequence.epoch:
+            self._remove(sequence)  # the controller has opened it again, and that message has not come
+            sequence = None
         if sequence is None:
             self._reply(peer, Lost(message.sequence, message.epoch, LostCode.UNKNOWN, message.from_length))
             return
@@ -309,6 +317,9 @@ class Worker:
         if done is None or event.number != done.number:
             return
         result, row, leaves = event.expansion, 0, sum(len(nodes) for _, nodes in done.items)
+        if not self._usable(result, leaves):
+            self._abandon(done)
+            return
         self.counters.passes += 1
         self.counters.leaves += leaves
         self.counters.pass_ms += result.engine_ms
@@ -338,6 +349,20 @@ class Worker:
         done, self._pass = self._pass, None
         if done is None or event.number != done.number:
             return
+        self._abandon(done)
+
+    def _usable(self, result: Expansion, leaves: int) -> bool:
+        shape = result.tokens.shape
+        return (
+            len(shape) == 2
+            and shape[0] == leaves == len(result.entropies)
+            and result.log_probs.shape == shape
+            and bool(((result.tokens >= 0) & (result.tokens < self.config.fingerprint.vocab_size)).all())
+            and bool((result.log_probs <= 1.0).all())
+            and 0.0 <= result.engine_ms < float("inf")
+        )
+
+    def _abandon(self, done: _Pass) -> None:
         self.counters.failed_passes += 1
         for sequence, _ in done.items:
             peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))

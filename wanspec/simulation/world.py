@@ -56,6 +56,8 @@ class Weather:
     target_fails: float = 0.0
     draft_fails: float = 0.0
     worker_fails: float = 0.0
+    target_hangs: float = 0.0
+    draft_hangs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +207,11 @@ class World:
             tokens.append(output[-1])
             if output[-1] != draft:
                 break
-        fails = self._random.random() < self.weather.target_fails
+        fails, hangs = self._fault(self.weather.target_fails), self._fault(self.weather.target_hangs)
         log_probs = tuple(-0.05 - (token % 7) / 5 for token in output)
         done = Verified(action.action, tuple(output), log_probs, self.costs.target_ms)
-        return lambda: self._controller(Failed(action.action, "target engine: simulated fault") if fails else done)
+        failed = Failed(action.action, "target engine: simulated fault")
+        return lambda: None if hangs else self._controller(failed if fails else done)
 
     def _draft(self, action: Draft) -> Callable[[], None]:
         tokens = [*action.prefix[: action.length], *action.path]
@@ -218,9 +221,13 @@ class World:
             drafted.append(token)
             log_probs.append(log_prob)
             tokens.append(token)
-        fails = self._random.random() < self.weather.draft_fails
+        fails, hangs = self._fault(self.weather.draft_fails), self._fault(self.weather.draft_hangs)
         done = Drafted(action.action, tuple(drafted), tuple(log_probs), self.costs.draft_ms * action.count)
-        return lambda: self._controller(Failed(action.action, "draft engine: simulated fault") if fails else done)
+        failed = Failed(action.action, "draft engine: simulated fault")
+        return lambda: None if hangs else self._controller(failed if fails else done)
+
+    def _fault(self, probability: float) -> bool:
+        return probability > 0.0 and self._random.random() < probability
 
     # The network
 
@@ -303,6 +310,10 @@ class World:
             self.at(self.now + cost, lambda: self._worker(done) if incarnation == self._incarnation else None)
         elif isinstance(action, Send):
             self._send_down(action)
+        elif isinstance(action, Disconnect) and action.link == self._connection:
+            connection, reason = self._connection, action.reason
+            due = max(self.now + self.weather.delay_ms, self._last_due["down"])
+            self.at(due, lambda: self._break(reason) if connection == self._connection else None)
 
     # Timers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wanspec.core.estimators import Estimators
@@ -46,8 +47,8 @@ class View(Protocol):
         ...
 
     @property
-    def remaining(self) -> int:
-        """Tokens still wanted, at least 1."""
+    def most_drafts(self) -> int:
+        """Most drafts the next verification can use: the tokens still wanted but one, and the engine's limit."""
         ...
 
     @property
@@ -135,6 +136,8 @@ def _convert(kind: type[Any], name: str, value: float | int | str, wanted: type)
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequestError(field, f"{value!r} is not a number")
+    if not isfinite(value):
+        raise InvalidRequestError(field, f"{value!r} is not a finite number")
     if wanted is int and value != int(value):
         raise InvalidRequestError(field, f"{value!r} is not a whole number")
     low, high = limits

@@ -37,7 +37,7 @@ class RemoteSync:
 
     def decide(self, view: View, now: float) -> Decision:
         """Wait for k drafts, verify them."""
-        wanted = min(self.k, view.remaining - 1)
+        wanted = min(self.k, view.most_drafts)
         depth = view.depth(wanted)
         if depth >= wanted or view.generated == 0:
             return VerifyNow(depth)
@@ -103,7 +103,7 @@ class WanSpec:
 
     def decide(self, view: View, now: float) -> Decision:
         """Algorithm 1, steps 2 to 4."""
-        wanted = min(self.k, view.remaining - 1)
+        wanted = min(self.k, view.most_drafts)
         depth = view.depth(wanted)
         if depth >= wanted or view.generated == 0:
             return VerifyNow(depth)

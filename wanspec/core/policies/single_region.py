@@ -59,7 +59,7 @@ def single_region(view: View, k: int, cause: str) -> Decision:
     The first pass verifies nothing: it is the target's prefill, and drafting before it would only delay the first
     token.
     """
-    wanted = min(k, view.remaining - 1)
+    wanted = min(k, view.most_drafts)
     depth = view.depth(wanted)
     if depth >= wanted or view.generated == 0 or not view.local_draft:
         return VerifyNow(depth)
