@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import os
 import sys
@@ -57,6 +58,9 @@ def prepare_backends(binaries: TritonBinaries, folder: Path) -> Path:
     The wheel keeps its stubs outside the backend folder, and may be read-only: every server gets a folder of its own.
     The python backend's folder is the last on its models' ``sys.path``: a link there lets them import this package even
     where it is not installed.
+
+    Raises:
+        ServerError: the stub needs a libpython that is nowhere.
     """
     backends = folder / "backends"
     for source in sorted(binaries.backends.iterdir()):
@@ -74,6 +78,8 @@ def prepare_backends(binaries: TritonBinaries, folder: Path) -> Path:
     shared = running_libpython()
     if shared is not None:
         _link(libraries / shared.name, shared)
+    elif binaries.stub is not None:
+        _require_system_libpython()
     return backends
 
 
@@ -102,6 +108,15 @@ def running_libpython() -> Path | None:
     path = Path(folder) / name
     multiarch = Path(folder) / str(sysconfig.get_config_var("MULTIARCH") or "") / name
     return next((candidate for candidate in (path, multiarch) if candidate.is_file()), None)
+
+
+def _require_system_libpython() -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if ctypes.util.find_library(f"python{version}") is None:
+        raise ServerError(
+            f"python backend: needs libpython{version}.so, and this Python was built without one; install it (Debian, "
+            f"Ubuntu: apt-get install libpython{version}), or use a Python built with --enable-shared"
+        )
 
 
 def _link(link: Path, target: Path) -> None:

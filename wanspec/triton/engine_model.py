@@ -1,4 +1,9 @@
-"""The Triton python-backend model ``target`` or ``draft``: TensorRT-LLM's tensors, answered by one of our engines."""
+"""The Triton python-backend model ``target`` or ``draft``: TensorRT-LLM's tensors, answered by one of our engines.
+
+``execute`` only hands requests over: the engine batches them itself, between its steps, as TensorRT-LLM's in-flight
+batching does. Triton's dynamic batcher would keep requests with drafts and requests without apart, because it batches
+only requests that have the same number of inputs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from wanspec.engines.config import EngineConfig, build_engine
 from wanspec.engines.contract import GenerationResult
+from wanspec.engines.runner import EngineRunner
 from wanspec.engines.tensors import ContractRequest, check_requested_outputs, read_request, write_result
 from wanspec.errors import InvalidRequestError, WanspecError
 
@@ -19,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
-    """One engine; all requests of one ``execute`` are one batch. Errors are per request."""
+    """One engine in a thread of its own. Errors are per request."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine that the parameters of config.pbtxt describe (see :class:`EngineConfig`).
@@ -28,46 +34,54 @@ class TritonPythonModel:
             ConfigError: a parameter cannot work.
             ModelError: the model cannot be used.
         """
-        model_config = json.loads(args["model_config"])
-        entries = model_config.get("parameters", {})
+        entries = json.loads(args["model_config"]).get("parameters", {})
         parameters = {name: str(entry["string_value"]) for name, entry in entries.items()}
         config = EngineConfig.from_parameters(parameters)
         self._exclude_input = parameters.get("exclude_input_in_output", "").lower() == "true"
         started = time.monotonic()
-        self._engine = build_engine(config)
+        engine = build_engine(config)
         logger.info("engine %s loaded in %.1f s: %s", args["model_name"], time.monotonic() - started, config)
+        self._runner = EngineRunner(engine, args["model_name"])
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer a batch of requests, each by its own result or error."""
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Queue requests; each is answered through its response sender."""
         arrival = time.monotonic_ns()
-        parsed = [self._read(request, arrival) for request in requests]
-        good = [entry for entry in parsed if isinstance(entry, ContractRequest)]
-        results = iter(self._engine.generate([entry.generation for entry in good]))
-        return [
-            _response(request, entry, next(results)) if isinstance(entry, ContractRequest) else _error(entry)
-            for request, entry in zip(requests, parsed, strict=True)
-        ]
+        for request in requests:
+            self._submit(request, arrival)
 
     def finalize(self) -> None:
-        """Drop the engine's memory before Triton unloads the model."""
-        del self._engine
+        """End the engine's thread; requests still running get an error."""
+        self._runner.close()
 
-    def _read(self, request: Any, arrival_ns: int) -> ContractRequest | WanspecError:
+    def _submit(self, request: Any, arrival_ns: int) -> None:
+        sender = request.get_response_sender()
         try:
-            check_requested_outputs(request.requested_output_names())
-            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            return read_request(tensors, exclude_input=self._exclude_input, arrival_ns=arrival_ns)
+            outputs = frozenset(request.requested_output_names())
+            check_requested_outputs(outputs)
+            # Copied: the tensors live in shared memory that may go with the request.
+            tensors = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
+            parsed = read_request(tensors, exclude_input=self._exclude_input, arrival_ns=arrival_ns)
         except WanspecError as error:
-            return error
+            _send(sender, _error(error))
+            return
+
+        def done(answer: GenerationResult | WanspecError) -> None:
+            if isinstance(answer, WanspecError):
+                _send(sender, _error(answer))
+            else:
+                _send(sender, _response(parsed, answer, outputs))
+
+        self._runner.submit(parsed.generation, done, sender.is_cancelled)
 
 
-def _response(request: Any, parsed: ContractRequest, result: GenerationResult | WanspecError) -> Any:
-    if isinstance(result, WanspecError):
-        return _error(result)
-    wanted = set(request.requested_output_names())
+def _send(sender: Any, response: Any) -> None:
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def _response(parsed: ContractRequest, result: GenerationResult, outputs: frozenset[str]) -> Any:
     tensors = write_result(parsed, result)
     return pb_utils.InferenceResponse(
-        output_tensors=[pb_utils.Tensor(name, value) for name, value in tensors.items() if name in wanted]
+        output_tensors=[pb_utils.Tensor(name, value) for name, value in tensors.items() if name in outputs]
     )
 
 

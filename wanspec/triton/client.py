@@ -1,0 +1,184 @@
+"""A client of the ``wanspec`` model over gRPC streams. For the CLI, benchmarks and tests."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from wanspec.core.tree import Origin
+from wanspec.errors import InvalidRequestError, ServerError
+
+MODEL = "wanspec"
+TIMEOUT_S = 120.0
+
+
+@dataclass(slots=True)
+class Piece:
+    """Part of an answer: text, and the tokens and origins it came with."""
+
+    text: str
+    tokens: tuple[int, ...]
+    origins: tuple[Origin, ...]
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer.
+
+    Attributes:
+        text, tokens, origins: all pieces together.
+        finish_reason: ``stop`` or ``length``.
+        summary: what it cost (``docs/endpoint.md``), empty unless asked for.
+        event_log: JSON lines, empty unless asked for.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    finish_reason: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    event_log: list[str] = field(default_factory=list)
+
+
+class Pending:
+    """A request under way, on a stream of its own: iterate for its pieces, then read ``answer``."""
+
+    def __init__(self, url: str, model: str, inputs: list[Any], timeout_s: float) -> None:
+        self.answer = Answer()
+        self._url = url
+        self._timeout_s = timeout_s
+        self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._client = triton.InferenceServerClient(url)
+        self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
+        self._client.async_stream_infer(model, inputs)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield pieces as they come.
+
+        Raises:
+            InvalidRequestError: the server refused the request.
+            ServerError: it failed, the connection broke, or nothing came within the timeout.
+        """
+        try:
+            while not self.answer.finish_reason:
+                yield self._take()
+        finally:
+            self.cancel()
+
+    def result(self) -> Answer:
+        """Wait for the whole answer. Raises as iteration does."""
+        for _ in self:
+            pass
+        return self.answer
+
+    def cancel(self) -> None:
+        """Close the stream: a request still under way ends in both regions."""
+        self._client.stop_stream(cancel_requests=True)
+        self._client.close()
+
+    def _take(self) -> Piece:
+        try:
+            outcome = self._results.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise ServerError(f"{self._url}: no answer within {self._timeout_s:g} s") from None
+        if isinstance(outcome, InferenceServerException):
+            raise _as_error(self._url, outcome)
+        text = _text(outcome, "text_output")
+        tokens = tuple(outcome.as_numpy("output_ids").reshape(-1).tolist())
+        origins = tuple(Origin(value) for value in outcome.as_numpy("origins").reshape(-1).tolist())
+        answer = self.answer
+        answer.text += text
+        answer.tokens += tokens
+        answer.origins += origins
+        answer.finish_reason = _text(outcome, "finish_reason")
+        if answer.finish_reason:
+            answer.summary = json.loads(_text(outcome, "summary") or "{}")
+            answer.event_log = _text(outcome, "event_log").splitlines()
+        return Piece(text, tokens, origins)
+
+
+class WanspecClient:
+    """Asks one endpoint. From any thread."""
+
+    def __init__(self, url: str, *, model: str = MODEL, timeout_s: float = TIMEOUT_S) -> None:
+        """``url``: ``host:port`` of gRPC. ``timeout_s``: longest silence of a request under way."""
+        self._url = url
+        self._model = model
+        self._timeout_s = timeout_s
+
+    def ask(
+        self,
+        prompt: str | bytes | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        stream: bool = True,
+        chat: bool | None = None,
+        end_id: int | None = None,
+        policy: str | None = None,
+        policy_parameters: Mapping[str, Any] | None = None,
+        deadline_ms: float | None = None,
+        summary: bool = True,
+        event_log: bool = False,
+    ) -> Pending:
+        """Send a request; the arguments are the model's inputs (``docs/endpoint.md``)."""
+        inputs = []
+        if isinstance(prompt, (str, bytes)):
+            inputs.append(_input("text_input", "BYTES", prompt.encode() if isinstance(prompt, str) else prompt))
+        else:
+            inputs.append(_input("input_ids", "INT32", *prompt))
+        options: list[tuple[str, str, Any]] = [
+            ("max_tokens", "INT32", max_tokens),
+            ("stream", "BOOL", stream),
+            ("chat", "BOOL", chat),
+            ("end_id", "INT32", end_id),
+            ("policy", "BYTES", None if policy is None else policy.encode()),
+            ("policy_parameters", "BYTES", json.dumps(policy_parameters).encode() if policy_parameters else None),
+            ("deadline_ms", "FP32", deadline_ms),
+            ("return_summary", "BOOL", summary),
+            ("return_event_log", "BOOL", event_log),
+        ]
+        inputs += [_input(name, kind, value) for name, kind, value in options if value is not None]
+        return Pending(self._url, self._model, inputs, self._timeout_s)
+
+    def parameters(self) -> dict[str, str]:
+        """Return the endpoint's own settings.
+
+        Raises:
+            ServerError: the endpoint cannot be reached, or does not serve the model.
+        """
+        client = triton.InferenceServerClient(self._url)
+        try:
+            config = client.get_model_config(self._model, as_json=True, client_timeout=10.0)["config"]
+        except InferenceServerException as error:
+            raise ServerError(f"{self._url}: {error.message()}") from error
+        finally:
+            client.close()
+        return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
+
+
+def _as_error(url: str, error: InferenceServerException) -> Exception:
+    message = str(error.message())
+    field_name, _, problem = message.partition(": ")
+    if problem and field_name.replace("_", "").replace(".", "").isalnum() and " " not in field_name:
+        return InvalidRequestError(field_name, problem)
+    return ServerError(f"{url}: {message}")
+
+
+def _input(name: str, kind: str, *values: Any) -> Any:
+    dtype = {"BYTES": np.object_, "INT32": np.int32, "BOOL": np.bool_, "FP32": np.float32}[kind]
+    array = np.array([values], dtype=dtype)
+    tensor = triton.InferInput(name, list(array.shape), kind)
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def _text(result: Any, name: str) -> str:
+    array = result.as_numpy(name)
+    return "" if array is None or array.size == 0 else bytes(array.reshape(-1)[0]).decode()

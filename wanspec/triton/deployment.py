@@ -1,0 +1,150 @@
+"""Both regions on this machine: a worker's Triton, a controller's Triton, and the relay that stands for the WAN."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from wanspec.errors import ServerError
+from wanspec.models.fingerprint import check_pair
+from wanspec.network.relay_host import RelayProcess
+from wanspec.network.shape import LinkShape
+from wanspec.triton.readiness import Progress
+from wanspec.triton.regions import STAGES, RegionSettings, controller_repository, worker_repository
+from wanspec.triton.server import TritonServer
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 180.0
+
+
+class DeploymentProgress(Protocol):
+    """Told of each server's progress, from threads of the deployment."""
+
+    def __call__(self, server: str, state: str, seconds: float, models: tuple[str, ...]) -> None:
+        """``server``: ``worker`` or ``controller``; the rest as :data:`wanspec.triton.readiness.Progress`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSettings:
+    """What to start.
+
+    Attributes:
+        regions: models and engines.
+        link: the path between the regions; ``delay_ms`` is one way.
+        grpc_port, http_port, metrics_port: of the controller's Triton; free ones where None.
+        log_dir: where the servers' logs are kept; a folder per user where None.
+        env: added to the environment of both servers.
+        controller_args: more arguments for the controller's tritonserver.
+    """
+
+    regions: RegionSettings
+    link: LinkShape = field(default_factory=LinkShape)
+    grpc_port: int | None = None
+    http_port: int | None = None
+    metrics_port: int | None = None
+    log_dir: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    controller_args: tuple[str, ...] = ()
+
+
+class Deployment:
+    """Two regions, up until :meth:`stop`. Blocking methods, for any thread.
+
+    ``with Deployment(settings) as deployment: ... deployment.controller.grpc_endpoint``
+
+    Attributes:
+        worker, controller: the servers.
+        relay: the WAN between them; ``relay.set(delay_ms=..., state=...)`` changes it, ``relay.stats()`` counts bytes.
+    """
+
+    def __init__(self, settings: DeploymentSettings) -> None:
+        """Describe it.
+
+        Raises:
+            ModelError: target and draft do not share a tokenizer, or a folder is incomplete.
+            ConfigError: a setting cannot work.
+        """
+        check_pair(settings.regions.target_dir, settings.regions.draft_dir)
+        self.settings = settings
+        self.worker = TritonServer(
+            worker_repository(settings.regions), name="worker", log_dir=settings.log_dir, env=settings.env
+        )
+        self.controller: TritonServer
+        self.relay: RelayProcess
+        self._started: list[TritonServer | RelayProcess] = []
+
+    def start(self, on_progress: DeploymentProgress | None = None, timeout_s: float = READY_TIMEOUT_S) -> Deployment:
+        """Start both servers and the relay; return when both serve.
+
+        Raises:
+            ServerError: a server did not start; the message says why and where its log is. All is stopped then.
+        """
+        try:
+            self._start(on_progress, timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop everything, the controller first: it closes its links. May be called twice."""
+        while self._started:
+            self._started.pop().stop()
+
+    def __enter__(self) -> Deployment:
+        return self if self._started else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self, on_progress: DeploymentProgress | None, timeout_s: float) -> None:
+        settings = self.settings
+        self.worker.start()
+        self._started.append(self.worker)
+        port = self.worker.ports.grpc
+        self.relay = RelayProcess("127.0.0.1", port, settings.link)
+        self.relay.start()
+        self._started.append(self.relay)
+        self.controller = TritonServer(
+            controller_repository(settings.regions, self.relay.endpoint),
+            name="controller",
+            stages=_stages(settings.regions),
+            grpc_port=settings.grpc_port,
+            http_port=settings.http_port,
+            metrics_port=settings.metrics_port,
+            log_dir=settings.log_dir,
+            env=settings.env,
+            extra_args=settings.controller_args,
+        )
+        self.controller.start()
+        self._started.append(self.controller)
+        with ThreadPoolExecutor(2, thread_name_prefix="wanspec-start") as pool:
+            waits = [
+                pool.submit(server.wait_ready, timeout_s, _progress(server.name, on_progress))
+                for server in (self.worker, self.controller)
+            ]
+            for wait in waits:
+                wait.result()
+        if self.worker.ports.grpc != port:
+            raise ServerError(f"port {port} of the worker was taken by another process; start again")
+
+
+def _stages(regions: RegionSettings) -> tuple[tuple[str, ...], ...]:
+    if regions.local_draft_model:
+        return STAGES
+    return tuple(tuple(model for model in stage if model != "draft") for stage in STAGES)
+
+
+def _progress(server: str, on_progress: DeploymentProgress | None) -> Progress | None:
+    if on_progress is None:
+        return None
+    return lambda state, seconds, models: on_progress(server, state, seconds, tuple(models))
