@@ -87,6 +87,14 @@ class GenerationResult:
         return self.accepted_drafts / self.total_drafts if self.total_drafts else 0.0
 
 
+class RunningRequest(Protocol):
+    """A request that an engine has taken."""
+
+    def result(self) -> GenerationResult | WanspecError:
+        """Its answer, once ``step`` has returned it."""
+        ...
+
+
 class GenerationEngine(Protocol):
     """An engine that answers the contract. Calls come from one thread at a time."""
 
@@ -95,9 +103,39 @@ class GenerationEngine(Protocol):
         """Token ids are below it."""
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
-        """Run requests as one batch; a request that cannot be served gets its own error, in its place."""
+    def add(self, request: GenerationRequest) -> RunningRequest:
+        """Take a request; it joins the batch at the next step with room for it.
+
+        Raises:
+            InvalidRequestError: it cannot be served.
+        """
         ...
+
+    def step(self) -> Sequence[RunningRequest]:
+        """Run one step of all requests that have room, and return those that ended with it."""
+        ...
+
+    def cancel(self, running: RunningRequest) -> None:
+        """End a request now; its result is an error. Harmless if it has ended."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to step."""
+        ...
+
+
+def generate(engine: GenerationEngine, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
+    """Run requests as one batch to their end; a request that cannot be served gets its own error, in its place."""
+    taken: list[RunningRequest | WanspecError] = []
+    for request in requests:
+        try:
+            taken.append(engine.add(request))
+        except WanspecError as error:
+            taken.append(error)
+    while not engine.idle:
+        engine.step()
+    return [entry if isinstance(entry, WanspecError) else entry.result() for entry in taken]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wanspec.engines.contract import Admitted, EngineLimits, GenerationRequest, GenerationResult, Timings, admit
+from wanspec.engines.contract import (
+    Admitted,
+    EngineLimits,
+    GenerationRequest,
+    GenerationResult,
+    RunningRequest,
+    Timings,
+    admit,
+    generate,
+)
 from wanspec.engines.pace import NO_PACE, Pace
 from wanspec.engines.prefix_pool import Lease, PrefixPool, count_blocks
 from wanspec.engines.segments import Segment, append_segment
@@ -124,17 +133,14 @@ class TorchEngine:
         """Token ids are below it."""
         return self.limits.vocab_size
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to step."""
+        return not self._waiting and not self._running
+
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
-        """Run requests as one batch; see :class:`~wanspec.engines.contract.GenerationEngine`."""
-        added: list[Generation | WanspecError] = []
-        for request in requests:
-            try:
-                added.append(self.add(request))
-            except WanspecError as error:
-                added.append(error)
-        while self._waiting or self._running:
-            self.step()
-        return [entry.result() if isinstance(entry, Generation) else entry for entry in added]
+        """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""
+        return generate(self, requests)
 
     def add(self, request: GenerationRequest) -> Generation:
         """Queue a request.
@@ -145,6 +151,18 @@ class TorchEngine:
         generation = Generation(admit(request, self.limits))
         self._waiting.append(generation)
         return generation
+
+    def cancel(self, running: RunningRequest) -> None:
+        """End a request between two steps; what it has computed stays reusable."""
+        assert isinstance(running, Generation), "a request of this engine"
+        if running.ended:
+            return
+        running.ended, running.error = True, EngineError("the request was cancelled")
+        if running in self._waiting:
+            self._waiting.remove(running)
+        elif running.lease is not None:
+            self._running.remove(running)
+            self._pool.release(running.lease, running.cached_tokens())
 
     def step(self) -> list[Generation]:
         """Run one forward pass over all requests that have room, and return those that ended with it."""

@@ -22,8 +22,10 @@ from wanspec.engines.contract import (
     EngineLimits,
     GenerationRequest,
     GenerationResult,
+    RunningRequest,
     Timings,
     admit,
+    generate,
 )
 from wanspec.engines.pace import NO_PACE, Pace
 from wanspec.errors import ConfigError, EngineError, WanspecError
@@ -95,8 +97,41 @@ class ZeroModel:
         return tokens, log_probs, entropy
 
 
+class ZeroRun:
+    """One request of a :class:`ZeroEngine`: its answer is known at once and given when its steps have passed."""
+
+    __slots__ = ("accepted", "admitted", "error", "output", "steps", "times")
+
+    def __init__(self, admitted: Admitted, output: list[int], accepted: int) -> None:
+        self.admitted, self.output, self.accepted = admitted, output, accepted
+        # A request that ends at end_id needs the step that finds it.
+        self.steps = 1 if len(admitted.drafts) else min(len(output) + 1, admitted.output_len)
+        self.error: WanspecError | None = None
+        arrival = admitted.request.arrival_ns
+        self.times = [arrival if arrival is not None else time.monotonic_ns(), 0, 0, 0]
+
+    def result(self) -> GenerationResult | WanspecError:
+        """The answer of an ended request."""
+        if self.error is not None:
+            return self.error
+        output = self.output
+        return GenerationResult(
+            output_ids=np.asarray(output, dtype=np.int32) if output else NO_TOKENS,
+            log_probs=np.zeros(len(output), dtype=np.float32) if self.admitted.request.return_log_probs else None,
+            timings=Timings(*self.times),
+            total_drafts=len(self.admitted.drafts),
+            accepted_drafts=self.accepted,
+            alloc_new_blocks=0,
+            reused_blocks=0,
+            alloc_total_blocks=0,
+        )
+
+
 class ZeroEngine:
-    """A :class:`~wanspec.engines.contract.GenerationEngine` on a :class:`ZeroModel`: the target, or the local draft."""
+    """A :class:`~wanspec.engines.contract.GenerationEngine` on a :class:`ZeroModel`: the target, or the local draft.
+
+    With a pace, steps take as long as the batched steps of a real engine would.
+    """
 
     def __init__(
         self,
@@ -109,31 +144,60 @@ class ZeroEngine:
     ) -> None:
         self._model = model or ZeroModel()
         context = max_seq_len or DEFAULT_CONTEXT
-        self.limits = EngineLimits(
-            context, min(max_input_len or context, context), max_draft_len, self._model.vocab_size
-        )
+        longest = min(max_input_len or context, context)
+        self.limits = EngineLimits(context, longest, max_draft_len, self._model.vocab_size)
         self._pace = pace
+        self._running: list[ZeroRun] = []
 
     @property
     def vocab_size(self) -> int:
         """Token ids are below it."""
         return self._model.vocab_size
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
-        """Answer a batch; with a pace, steps take as long as the batched steps of a real engine would."""
-        started = time.monotonic_ns()
-        answers: list[tuple[Admitted, list[int], int] | WanspecError] = []
-        for request in requests:
-            try:
-                answers.append(self._answer(admit(request, self.limits)))
-            except WanspecError as error:
-                answers.append(error)
-        ends = self._step_ends(started, answers)
-        return [answer if isinstance(answer, WanspecError) else _result(*answer, started, ends) for answer in answers]
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to step."""
+        return not self._running
 
-    def _answer(self, admitted: Admitted) -> tuple[Admitted, list[int], int]:
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
+        """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""
+        return generate(self, requests)
+
+    def add(self, request: GenerationRequest) -> ZeroRun:
+        """Take a request.
+
+        Raises:
+            InvalidRequestError: it cannot be served.
+        """
+        run = self._answer(admit(request, self.limits))
+        self._running.append(run)
+        return run
+
+    def cancel(self, running: RunningRequest) -> None:
+        """End a request between two steps."""
+        assert isinstance(running, ZeroRun), "a request of this engine"
+        if running in self._running:
+            self._running.remove(running)
+            running.error = EngineError("the request was cancelled")
+
+    def step(self) -> list[ZeroRun]:
+        """Let one step of all requests pass, and return those that ended with it."""
+        started = time.monotonic_ns()
+        rows = sum(1 if run.times[1] else 1 + len(run.admitted.drafts) for run in self._running)
+        now = self._pace.wait(started, rows)
+        for run in self._running:
+            if not run.times[1]:
+                run.times[1], run.times[2] = started, now
+            run.times[3] = now
+            run.steps -= 1
+        ended = [run for run in self._running if run.steps == 0]
+        self._running = [run for run in self._running if run.steps]
+        return ended
+
+    def _answer(self, admitted: Admitted) -> ZeroRun:
         left, right = (-1, *admitted.prompt[-2:].tolist())[-2:]
-        end_id, output, accepted = admitted.request.end_id, [], 0
+        end_id, accepted = admitted.request.end_id, 0
+        output: list[int] = []
         drafts = admitted.drafts.tolist()
         for place in range(len(drafts) + 1 if drafts else admitted.output_len):
             token = self._model.next_token(left, right)
@@ -145,31 +209,7 @@ class ZeroEngine:
                     break
                 accepted += 1
             left, right = right, token
-        return admitted, output, accepted
-
-    def _step_ends(self, started: int, answers: Sequence[tuple[Admitted, list[int], int] | WanspecError]) -> list[int]:
-        served = [answer for answer in answers if not isinstance(answer, WanspecError)]
-        steps = max((1 if len(admitted.drafts) else len(output) for admitted, output, _ in served), default=0)
-        ends = [started]
-        for step in range(max(steps, 1)):
-            rows = sum(1 + (len(admitted.drafts) if step == 0 else 0) for admitted, _, _ in served)
-            ends.append(self._pace.wait(ends[-1], rows))
-        return ends
-
-
-def _result(admitted: Admitted, output: list[int], accepted: int, started: int, ends: list[int]) -> GenerationResult:
-    arrival = admitted.request.arrival_ns
-    last = 1 if len(admitted.drafts) else max(len(output), 1)
-    return GenerationResult(
-        output_ids=np.asarray(output, dtype=np.int32) if output else NO_TOKENS,
-        log_probs=np.zeros(len(output), dtype=np.float32) if admitted.request.return_log_probs else None,
-        timings=Timings(arrival if arrival is not None else started, started, ends[1], ends[last]),
-        total_drafts=len(admitted.drafts),
-        accepted_drafts=accepted,
-        alloc_new_blocks=0,
-        reused_blocks=0,
-        alloc_total_blocks=0,
-    )
+        return ZeroRun(admitted, output, accepted)
 
 
 class ZeroDraftEngine:

@@ -1,0 +1,124 @@
+"""Runs an engine in a thread of its own, so that requests join and leave its batch between two steps."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wanspec.engines.contract import GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
+from wanspec.errors import EngineError, WanspecError
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL_S = 0.5
+CANCELLATION_CHECK_PERIOD_S = 0.1
+"""As TensorRT-LLM's cancellation_check_period_ms."""
+
+Done = Callable[[GenerationResult | WanspecError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    request: GenerationRequest
+    done: Done
+    cancelled: Callable[[], bool]
+
+
+class EngineRunner:
+    """Owns an engine: ``submit`` from any thread; answers come by callback, in the engine's thread."""
+
+    def __init__(self, engine: GenerationEngine, name: str = "engine") -> None:
+        self._engine = engine
+        self._submissions: queue.SimpleQueue[_Submission] = queue.SimpleQueue()
+        self._running: dict[RunningRequest, _Submission] = {}
+        self._closing = threading.Event()
+        self._cancellation_checked = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, done: Done, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Queue a request.
+
+        Args:
+            request: what to generate.
+            done: called once, with the result or the error; must not block.
+            cancelled: asked now and then whether the answer is still wanted.
+        """
+        if self._closing.is_set():
+            done(EngineError("the engine is shutting down"))
+        else:
+            self._submissions.put(_Submission(request, done, cancelled))
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Fail what is queued or running, and end the thread after its current step."""
+        self._closing.set()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            logger.warning("the engine's thread is still in a step after %.1f s", timeout_s)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._take_submissions()
+            if not self._running:
+                continue
+            self._drop_cancelled()
+            self._step()
+        for submission in [*self._running.values(), *self._drain()]:
+            _answer(submission, EngineError("the engine is shutting down"))
+
+    def _step(self) -> None:
+        try:
+            for ended in self._engine.step():
+                _answer(self._running.pop(ended), ended.result())
+        except Exception as error:
+            # Not a failed request (those are answers) but a fault of the engine: no one may be left waiting for it.
+            logger.exception("the engine's step failed")
+            for running, submission in self._running.items():
+                self._engine.cancel(running)
+                _answer(submission, EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+            self._running.clear()
+
+    def _take_submissions(self) -> None:
+        if not self._running:
+            try:
+                self._take(self._submissions.get(timeout=IDLE_POLL_S))
+            except queue.Empty:
+                return
+        for submission in self._drain():
+            self._take(submission)
+
+    def _drain(self) -> list[_Submission]:
+        found = []
+        while True:
+            try:
+                found.append(self._submissions.get_nowait())
+            except queue.Empty:
+                return found
+
+    def _take(self, submission: _Submission) -> None:
+        try:
+            self._running[self._engine.add(submission.request)] = submission
+        except WanspecError as error:
+            _answer(submission, error)
+
+    def _drop_cancelled(self) -> None:
+        now = time.monotonic()
+        if now - self._cancellation_checked < CANCELLATION_CHECK_PERIOD_S:
+            return
+        self._cancellation_checked = now
+        for running, submission in list(self._running.items()):
+            if submission.cancelled():
+                self._engine.cancel(running)
+                _answer(self._running.pop(running), running.result())
+
+
+def _answer(submission: _Submission, answer: GenerationResult | WanspecError) -> None:
+    try:
+        submission.done(answer)
+    except Exception:
+        # A client that has gone must not end the engine.
+        logger.exception("an answer could not be delivered")
