@@ -79,6 +79,19 @@ def test_backends_are_linked_with_stub_and_package(installed: Path, tmp_path: Pa
     assert os.listdir(installed / "backends" / "python") == ["libtriton_python.so"]
 
 
+def test_python_without_a_shared_library_uses_the_systems(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = binaries.TritonBinaries(installed / "bin" / "tritonserver", installed / "backends", tmp_path / "stub", ())
+    monkeypatch.setattr(binaries, "running_libpython", lambda: None)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libpython.so")
+    binaries.prepare_backends(found, tmp_path / "own")
+    assert os.listdir(tmp_path / "own" / "lib") == []
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    with pytest.raises(ServerError, match=r"needs libpython3\.\d+\.so.*apt-get install libpython3"):
+        binaries.prepare_backends(found, tmp_path / "own")
+
+
 def test_environment(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/before")
