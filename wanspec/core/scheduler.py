@@ -20,13 +20,14 @@ class Draftable(Protocol):
 def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
     """Return the ``width`` most probable leaves that may be expanded, most probable first.
 
-    A leaf is left alone where it lies at the sequence's depth limit or beyond the context, or the tree is full.
+    A leaf is left alone where it lies at the sequence's depth limit, its children would lie beyond the context, or the
+    tree has no room for them.
     """
     tree, drafting = sequence.tree, sequence.drafting
     room = (max_nodes - tree.size) // max(1, drafting.branching)
     if room < 1:
         return [] if tree.root.expanded else [tree.root]
-    deepest = min(tree.root.position + drafting.max_depth, context)
+    deepest = min(tree.root.position + drafting.max_depth, context - 1)
     return nlargest(
         min(drafting.width, room),
         (leaf for leaf in tree.leaves() if leaf.position < deepest),

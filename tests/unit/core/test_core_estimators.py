@@ -1,0 +1,148 @@
+"""Prefix hashes, windows, the entropy estimate, the scheduler."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wanspec.core.estimators import TAIL_ENTROPY_NATS, Estimators, Window, entropy_from_log_prob
+from wanspec.core.messages import Drafting
+from wanspec.core.prefix import PrefixHashes, extend_hash
+from wanspec.core.scheduler import candidates, share
+from wanspec.core.tree import Origin, TokenTree
+
+tokens = st.lists(st.integers(0, 200_000), max_size=30)
+
+
+@given(tokens, tokens)
+def test_a_prefix_hash_depends_on_the_prefix_alone(first, rest):
+    grown = PrefixHashes(first)
+    grown.extend(rest)
+    whole = PrefixHashes([*first, *rest])
+    assert len(grown) == len(first) + len(rest)
+    assert [grown[i] for i in range(len(grown) + 1)] == [whole[i] for i in range(len(whole) + 1)]
+    assert all(0 <= whole[i] < 1 << 64 for i in range(len(whole) + 1))
+
+
+@given(tokens.filter(bool), st.data())
+def test_another_token_anywhere_is_another_hash_from_there_on(sequence, data):
+    index = data.draw(st.integers(0, len(sequence) - 1))
+    other = list(sequence)
+    other[index] += 1
+    a, b = PrefixHashes(sequence), PrefixHashes(other)
+    assert a[index] == b[index]
+    assert a[len(sequence)] != b[len(sequence)]
+
+
+def test_prefix_hashes_are_the_protocols():
+    """Frozen: both regions, whatever their version, must agree."""
+    assert PrefixHashes()[0] == 0x57414E5350454331
+    value = 0x57414E5350454331
+    for token in (5, 6, 7):
+        mixed = ((value ^ (token + 1)) * 0x9E3779B97F4A7C15) % (1 << 64)
+        value = mixed ^ (mixed >> 29)
+    assert PrefixHashes((5, 6, 7))[3] == value == extend_hash(PrefixHashes((5, 6))[2], 7)
+    assert extend_hash(0, 0) != 0
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.integers(1, 64))
+def test_window_quantiles(samples, size):
+    window = Window(size)
+    for sample in samples:
+        window.add(sample)
+    kept = samples[-size:]
+    assert window.samples() == kept
+    assert len(window) == len(kept)
+    assert (window.quantile(0.0), window.quantile(1.0)) == (min(kept), max(kept))
+    assert window.median == sorted(kept)[len(kept) // 2]
+    assert sum(s <= window.quantile(0.9) for s in kept) >= 0.9 * len(kept)
+
+
+def test_estimators_start_unmeasured_and_restore():
+    estimators = Estimators()
+    assert (estimators.median("rtt"), estimators.quantile("pass", 0.9)) == (None, None)
+    for value in (30.0, 10.0, 20.0):
+        estimators.observe("rtt", value)
+    assert estimators.median("rtt") == 20.0
+    assert Estimators(estimators.state()).state() == estimators.state()
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, -math.inf])
+def test_what_no_clock_measured_is_left_out(value):
+    estimators = Estimators()
+    estimators.observe("pass", value)
+    assert estimators.median("pass") is None
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=8), st.floats(0.01, 0.99))
+def test_entropy_estimate_is_exact_for_its_tail_and_bounded_below(weights, p):
+    rest = [w / sum(weights) for w in weights]
+    tail = -sum(r * math.log(r) for r in rest)
+    true = -p * math.log(p) - sum((1 - p) * r * math.log((1 - p) * r) for r in rest)
+    estimate = entropy_from_log_prob(math.log(p))
+    assert estimate - (1 - p) * TAIL_ENTROPY_NATS <= true + 1e-9
+    assert estimate + (1 - p) * (tail - TAIL_ENTROPY_NATS) == pytest.approx(true)
+
+
+def test_entropy_estimate_at_its_ends():
+    assert entropy_from_log_prob(0.0) == 0.0
+    assert entropy_from_log_prob(900.0) == 0.0
+    assert entropy_from_log_prob(-math.inf) == entropy_from_log_prob(-5000.0) == TAIL_ENTROPY_NATS
+    # The default phi of 0.5 nats is crossed near p = 0.88.
+    assert entropy_from_log_prob(math.log(0.90)) < 0.55 < entropy_from_log_prob(math.log(0.85))
+
+
+@given(st.lists(st.integers(0, 20), max_size=20), st.integers(0, 100))
+def test_share_is_full_fair_and_within_wants(wanted, capacity):
+    granted = share(wanted, capacity)
+    assert sum(granted) == min(capacity, sum(wanted))
+    assert all(0 <= g <= w for g, w in zip(granted, wanted, strict=True))
+    unmet = [g for g, w in zip(granted, wanted, strict=True) if g < w]
+    if unmet:
+        assert max(granted) <= min(unmet) + 1
+
+
+class Job:
+    def __init__(self, **drafting):
+        self.tree = TokenTree([1, 2, 3])
+        self.drafting = Drafting(**drafting)
+
+    def grow(self, parent, token, log_prob):
+        return self.tree.add(parent, token, log_prob, Origin.REMOTE, 0.0)
+
+
+def test_candidates_are_the_most_probable_leaves():
+    job = Job(width=2)
+    root = job.tree.root
+    root.expanded = True
+    a, b = job.grow(root, 1, -0.1), job.grow(root, 2, -2.0)
+    c, d = job.grow(a, 3, -0.2), job.grow(a, 4, -3.0)
+    a.expanded = True
+    assert candidates(job, 100, 100) == [c, b]
+    job.drafting = Drafting(width=9)
+    assert candidates(job, 100, 100) == [c, b, d]
+
+
+@pytest.mark.parametrize(("max_depth", "context", "expected"), [(2, 100, [4]), (1, 100, []), (9, 5, [4]), (9, 4, [])])
+def test_candidates_stop_at_depth_and_context(max_depth, context, expected):
+    """The root stands at position 2 and the leaf at 3: its child would be token number 5."""
+    job = Job(max_depth=max_depth)
+    job.tree.root.expanded = True
+    job.grow(job.tree.root, 4, -0.1)
+    assert [n.token for n in candidates(job, 100, context)] == expected
+
+
+@pytest.mark.parametrize(("max_nodes", "expected"), [(12, 4), (10, 3), (8, 2), (7, 1), (6, 1), (5, 0), (4, 0)])
+def test_candidates_leave_room_for_their_children(max_nodes, expected):
+    job = Job(width=4, branching=2)
+    job.tree.root.expanded = True
+    for token in range(4):
+        job.grow(job.tree.root, token, -0.1)
+    assert len(candidates(job, max_nodes, 100)) == expected
+
+
+def test_a_root_is_expanded_however_small_the_tree_may_be():
+    assert len(candidates(Job(branching=4), 2, 100)) == 1

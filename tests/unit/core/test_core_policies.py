@@ -1,0 +1,198 @@
+"""Policies as pure decisions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+import pytest
+
+from wanspec.core.estimators import Estimators
+from wanspec.core.messages import Drafting
+from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
+from wanspec.errors import InvalidRequestError
+
+
+@dataclass
+class FakeView:
+    generated: int = 5
+    most_drafts: int = 50
+    worker_ready: bool = True
+    overdue: bool = False
+    local_draft: bool = True
+    opened_ms: float = 0.0
+    in_hand: int = 0
+    rtt: float | None = 30.0
+    estimators: Estimators = field(default_factory=Estimators)
+
+    def __post_init__(self):
+        if self.rtt is not None:
+            self.estimators.observe("rtt", self.rtt)
+
+    def depth(self, limit):
+        return min(limit, self.in_hand)
+
+
+def wanspec(**parameters):
+    policy = make_policy("wanspec", parameters)
+    policy.verified(Outcome(2, 2, 0.0), 500.0)
+    return policy
+
+
+LATE = 10_000.0
+
+
+def test_target_only_verifies_nothing():
+    assert make_policy("target_only", {}).decide(FakeView(in_hand=9), LATE) == VerifyNow(0)
+
+
+@pytest.mark.parametrize(
+    ("view", "decision"),
+    [
+        (FakeView(generated=0), VerifyNow(0)),
+        (FakeView(), DraftLocally(3, "policy")),
+        (FakeView(in_hand=1), DraftLocally(2, "policy")),
+        (FakeView(in_hand=3), VerifyNow(3)),
+        (FakeView(in_hand=9), VerifyNow(3)),
+        (FakeView(most_drafts=2), DraftLocally(2, "policy")),
+        (FakeView(most_drafts=0), VerifyNow(0)),
+        (FakeView(local_draft=False, in_hand=1), VerifyNow(1)),
+    ],
+)
+def test_local(view, decision):
+    assert make_policy("local", {"k": 3}).decide(view, LATE) == decision
+
+
+@pytest.mark.parametrize(
+    ("view", "decision"),
+    [
+        (FakeView(generated=0), VerifyNow(0)),
+        (FakeView(in_hand=2), VerifyNow(2)),
+        (FakeView(in_hand=1), Wait(30.0, "drafts")),
+        (FakeView(in_hand=1, rtt=None), Wait(25.0, "drafts")),
+        (FakeView(in_hand=1, most_drafts=1), VerifyNow(1)),
+        (FakeView(worker_ready=False), DraftLocally(2, "no worker")),
+        (FakeView(worker_ready=False, overdue=True), DraftLocally(2, "overdue")),
+        (FakeView(worker_ready=False, local_draft=False), VerifyNow(0)),
+    ],
+)
+def test_remote_sync(view, decision):
+    assert make_policy("remote_sync", {}).decide(view, LATE) == decision
+
+
+@pytest.mark.parametrize(
+    ("view", "decision"),
+    [
+        (FakeView(generated=0), VerifyNow(0)),  # the prefill drafts nothing
+        (FakeView(in_hand=2), VerifyNow(2)),  # step 2
+        (FakeView(in_hand=9), VerifyNow(2)),
+        (FakeView(in_hand=1), Wait(30.0, "drafts")),  # step 4
+        (FakeView(in_hand=1, most_drafts=1), VerifyNow(1)),
+        (FakeView(opened_ms=LATE - 29), DraftLocally(1, "worker behind")),  # step 3: it may not have seen the prompt
+        (FakeView(opened_ms=LATE - 30), Wait(30.0, "drafts")),
+        (FakeView(rtt=None), DraftLocally(1, "worker behind")),
+        (FakeView(rtt=None, local_draft=False), VerifyNow(0)),
+        (FakeView(worker_ready=False), DraftLocally(2, "no worker")),
+        (FakeView(worker_ready=False, overdue=True, in_hand=1), DraftLocally(1, "overdue")),
+    ],
+)
+def test_algorithm_1(view, decision):
+    assert wanspec().decide(view, LATE) == decision
+
+
+@pytest.mark.parametrize(
+    ("outcome", "behind"),
+    [
+        (Outcome(2, 2, 0.1), False),
+        (Outcome(2, 2, 0.5), False),
+        (Outcome(2, 2, 0.51), True),
+        (Outcome(2, 1, 0.1), True),
+        (Outcome(2, 2, None), True),
+        (Outcome(0, 0, 0.1), False),
+    ],
+)
+def test_algorithm_1_sets_t_update_after_a_miss_or_a_surprise(outcome, behind):
+    policy = make_policy("wanspec", {"phi": 0.5})
+    policy.verified(outcome, 1_000.0)
+    decision = policy.decide(FakeView(), 1_029.0)
+    assert isinstance(decision, DraftLocally if behind else Wait)
+    assert isinstance(policy.decide(FakeView(), 1_030.0), Wait)
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters", "last_local_ms"),
+    [
+        ("listing", {}, 29),
+        ("listing", {"draft_ms": 20}, 29),  # the listing never reads T_draft
+        ("text", {"draft_ms": 20}, 9),
+        ("text", {}, 22),  # the measured local draft step is 7 ms
+        ("listing", {"rtt_ms": 50}, 49),
+    ],
+)
+def test_both_readings_of_t_draft(rule, parameters, last_local_ms):
+    policy = make_policy("wanspec", {"rule": rule, **parameters})
+    policy.verified(Outcome(2, 0, 0.0), 1_000.0)
+    view = FakeView()
+    view.estimators.observe("draft", 7.0)
+    assert isinstance(policy.decide(view, 1_000.0 + last_local_ms), DraftLocally)
+    assert isinstance(policy.decide(view, 1_001.0 + last_local_ms), Wait)
+
+
+def test_waits_last_as_long_as_stated():
+    view = FakeView()
+    for value in (10.0, 20.0):
+        view.estimators.observe("pass", value)
+    view.estimators.observe("rtt", 90.0)
+    assert wanspec().decide(view, LATE) == Wait(90.0 + 2 * 20.0, "drafts")
+    assert wanspec(wait_ms=7).decide(view, LATE) == Wait(7.0, "drafts")
+    remote_sync = make_policy("remote_sync", {"k": 3})
+    assert remote_sync.decide(view, LATE) == Wait(90.0 + (2 + 3) * 20.0, "drafts")
+    assert make_policy("remote_sync", {"wait_ms": 7}).decide(view, LATE) == Wait(7.0, "drafts")
+
+
+def test_drafting_is_algorithm_2s_parameters():
+    policy = make_policy("wanspec", {"branching": 3, "theta": 0.25, "width": 5, "max_depth": 7})
+    assert policy.drafting() == Drafting(3, 0.25, 5, 7)
+    assert make_policy("remote_sync", {"k": 4}).drafting() == Drafting(1, 0.0, 1, 4)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_parameter_has_limits_that_are_enforced(name):
+    kind = POLICIES[name]
+    parameters = [f for f in fields(kind) if f.init]
+    assert {f.name for f in parameters} == set(kind.limits)
+    for parameter in parameters:
+        limits = kind.limits[parameter.name]
+        if isinstance(parameter.default, str):
+            assert all(getattr(make_policy(name, {parameter.name: v}), parameter.name) == v for v in limits)
+            with pytest.raises(InvalidRequestError, match="is not one of listing, text"):
+                make_policy(name, {parameter.name: "other"})
+            continue
+        low, high = limits
+        for good in (low, high, parameter.default):
+            value = getattr(make_policy(name, {parameter.name: good}), parameter.name)
+            assert value == good
+            assert type(value) is type(parameter.default)
+        for bad in (low - 1, high + 1):
+            with pytest.raises(InvalidRequestError, match=f"{bad} is outside {low} to {high}") as caught:
+                make_policy(name, {parameter.name: bad})
+            assert caught.value.field == f"policy_parameters.{parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "match"),
+    [
+        ("nonsense", {}, "policy: 'nonsense' is unknown; choose one of target_only, local"),
+        ("local", {"phi": 1}, "policy_parameters.phi: local has no such parameter; it has k"),
+        ("wanspec", {"_updated_ms": 1}, "policy_parameters._updated_ms: wanspec has no such parameter"),
+        ("wanspec", {"k": 1.5}, "policy_parameters.k: 1.5 is not a whole number"),
+        ("wanspec", {"k": "2"}, "policy_parameters.k: '2' is not a number"),
+        ("wanspec", {"k": True}, "policy_parameters.k: True is not a number"),
+        ("wanspec", {"k": math.nan}, "policy_parameters.k: nan is not a finite number"),
+        ("wanspec", {"phi": math.inf}, "policy_parameters.phi: inf is not a finite number"),
+        ("wanspec", {"rule": 1}, "policy_parameters.rule: 1 is not one of"),
+    ],
+)
+def test_bad_parameters_name_field_and_limit(name, parameters, match):
+    with pytest.raises(InvalidRequestError, match=match):
+        make_policy(name, parameters)
