@@ -31,6 +31,10 @@ class EngineError(WanspecError):
     """An engine failed or answered nonsense."""
 
 
+class RequestCancelledError(EngineError):
+    """The client of a request has gone, or no longer wants its answer."""
+
+
 class ModelError(WanspecError):
     """A model folder or package that cannot be used."""
 

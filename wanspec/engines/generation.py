@@ -28,7 +28,7 @@ from wanspec.engines.pace import NO_PACE, Pace
 from wanspec.engines.prefix_pool import Lease, PrefixPool, count_blocks
 from wanspec.engines.segments import Segment, append_segment
 from wanspec.engines.torch_model import TorchModel
-from wanspec.errors import EngineError, WanspecError
+from wanspec.errors import EngineError, RequestCancelledError, WanspecError
 
 DEFAULT_MAX_NUM_TOKENS = 8192
 
@@ -157,7 +157,7 @@ class TorchEngine:
         assert isinstance(running, Generation), "a request of this engine"
         if running.ended:
             return
-        running.ended, running.error = True, EngineError("the request was cancelled")
+        running.ended, running.error = True, RequestCancelledError("the request was cancelled")
         if running in self._waiting:
             self._waiting.remove(running)
         elif running.lease is not None:

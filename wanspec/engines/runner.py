@@ -33,7 +33,7 @@ class EngineRunner:
 
     def __init__(self, engine: GenerationEngine, name: str = "engine") -> None:
         self._engine = engine
-        self._submissions: queue.SimpleQueue[_Submission] = queue.SimpleQueue()
+        self._submissions: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
         self._running: dict[RunningRequest, _Submission] = {}
         self._closing = threading.Event()
         self._cancellation_checked = time.monotonic()
@@ -56,6 +56,7 @@ class EngineRunner:
     def close(self, timeout_s: float = 10.0) -> None:
         """Fail what is queued or running, and end the thread after its current step."""
         self._closing.set()
+        self._submissions.put(None)  # wakes an idle thread
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             logger.warning("the engine's thread is still in a step after %.1f s", timeout_s)
@@ -85,19 +86,23 @@ class EngineRunner:
     def _take_submissions(self) -> None:
         if not self._running:
             try:
-                self._take(self._submissions.get(timeout=IDLE_POLL_S))
+                first = self._submissions.get(timeout=IDLE_POLL_S)
             except queue.Empty:
                 return
+            if first is not None:
+                self._take(first)
         for submission in self._drain():
             self._take(submission)
 
     def _drain(self) -> list[_Submission]:
-        found = []
+        found: list[_Submission] = []
         while True:
             try:
-                found.append(self._submissions.get_nowait())
+                submission = self._submissions.get_nowait()
             except queue.Empty:
                 return found
+            if submission is not None:
+                found.append(submission)
 
     def _take(self, submission: _Submission) -> None:
         try:

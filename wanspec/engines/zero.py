@@ -28,7 +28,7 @@ from wanspec.engines.contract import (
     generate,
 )
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.errors import ConfigError, EngineError, WanspecError
+from wanspec.errors import ConfigError, EngineError, RequestCancelledError, WanspecError
 
 DEFAULT_CONTEXT = 1 << 20
 _WORD = 0xFFFFFFFF
@@ -88,9 +88,8 @@ class ZeroModel:
     def candidates(self, left: int, right: int, top: int) -> tuple[list[int], list[float], float]:
         """The ``top`` best next tokens, their log-probabilities, and the entropy (nats) of the whole distribution."""
         target, rank = self.target_token(left, right), self.target_rank(left, right)
-        tokens = [target if place == rank else (target + 1 + place) % self.vocab_size for place in range(top)]
-        if rank >= top and top == self.vocab_size:
-            tokens[-1] = target
+        steps = (0 if place == rank else place + (place < rank) for place in range(top))
+        tokens = [(target + step) % self.vocab_size for step in steps]
         first = min(max(self.confidence(left, right), 1e-6), 1 - 1e-6)
         log_probs = [math.log(first)] + [math.log1p(-first) - place * math.log(2) for place in range(1, top)]
         entropy = -first * math.log(first) - (1 - first) * math.log1p(-first) + (1 - first) * 2 * math.log(2)
@@ -178,7 +177,7 @@ class ZeroEngine:
         assert isinstance(running, ZeroRun), "a request of this engine"
         if running in self._running:
             self._running.remove(running)
-            running.error = EngineError("the request was cancelled")
+            running.error = RequestCancelledError("the request was cancelled")
 
     def step(self) -> list[ZeroRun]:
         """Let one step of all requests pass, and return those that ended with it."""

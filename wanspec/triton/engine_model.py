@@ -19,7 +19,7 @@ from wanspec.engines.config import EngineConfig, build_engine
 from wanspec.engines.contract import GenerationResult
 from wanspec.engines.runner import EngineRunner
 from wanspec.engines.tensors import ContractRequest, check_requested_outputs, read_request, write_result
-from wanspec.errors import InvalidRequestError, WanspecError
+from wanspec.errors import InvalidRequestError, RequestCancelledError, WanspecError
 
 logger = logging.getLogger(__name__)
 
@@ -86,5 +86,9 @@ def _response(parsed: ContractRequest, result: GenerationResult, outputs: frozen
 
 
 def _error(error: WanspecError) -> Any:
-    code = pb_utils.TritonError.INVALID_ARG if isinstance(error, InvalidRequestError) else pb_utils.TritonError.INTERNAL
+    codes = pb_utils.TritonError
+    if isinstance(error, InvalidRequestError):
+        code = codes.INVALID_ARG
+    else:
+        code = codes.CANCELLED if isinstance(error, RequestCancelledError) else codes.INTERNAL
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from wanspec.engines.contract import GenerationRequest, GenerationResult
+from wanspec.engines.generation import TorchEngine
+from wanspec.engines.pace import Pace
+from wanspec.engines.runner import EngineRunner
+from wanspec.engines.torch_model import TorchModel
+from wanspec.engines.zero import ZeroEngine
+from wanspec.errors import WanspecError
+
+Answers = queue.Queue  # of results and errors
+
+
+def request(token: int, count: int) -> GenerationRequest:
+    return GenerationRequest(np.array([token], dtype=np.int32), count)
+
+
+@pytest.fixture
+def paced() -> Iterator[EngineRunner]:
+    runner = EngineRunner(ZeroEngine(pace=Pace(5.0)))
+    yield runner
+    runner.close()
+
+
+def test_a_request_joins_a_running_batch(paced: EngineRunner) -> None:
+    order: Answers = queue.Queue()
+    paced.submit(request(1, 60), lambda answer: order.put(("long", answer)))
+    time.sleep(0.02)
+    paced.submit(request(2, 2), lambda answer: order.put(("short", answer)))
+    assert [order.get(timeout=5)[0], order.get(timeout=5)[0]] == ["short", "long"]
+
+
+def test_bad_requests_are_answered_by_their_error(paced: EngineRunner) -> None:
+    answers: Answers = queue.Queue()
+    paced.submit(request(1, 0), answers.put)
+    assert "request_output_len" in str(answers.get(timeout=5))
+
+
+def test_cancelled_requests_end_and_their_neighbours_go_on(paced: EngineRunner) -> None:
+    answers: Answers = queue.Queue()
+    started = time.monotonic()
+    paced.submit(request(1, 10_000), lambda answer: answers.put(("cancelled", answer)), lambda: True)
+    paced.submit(request(2, 60), lambda answer: answers.put(("other", answer)))
+    name, answer = answers.get(timeout=5)
+    assert (name, str(answer)) == ("cancelled", "the request was cancelled")
+    assert time.monotonic() - started < 0.25
+    name, answer = answers.get(timeout=5)
+    assert name == "other"
+    assert isinstance(answer, GenerationResult)
+    assert len(answer.output_ids) == 60
+
+
+def test_closing_answers_everyone() -> None:
+    runner = EngineRunner(ZeroEngine(pace=Pace(5.0)))
+    answers: Answers = queue.Queue()
+    runner.submit(request(1, 10_000), answers.put)
+    time.sleep(0.02)
+    runner.close()
+    assert "shutting down" in str(answers.get(timeout=5))
+    runner.submit(request(1, 1), answers.put)
+    assert "shutting down" in str(answers.get(timeout=5))
+
+
+def test_a_fault_of_the_engine_leaves_no_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ZeroEngine()
+    runner = EngineRunner(engine)
+    answers: Answers = queue.Queue()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "step", lambda: (_ for _ in ()).throw(RuntimeError("broken")))
+        runner.submit(request(1, 1), answers.put)
+        assert "RuntimeError: broken" in str(answers.get(timeout=5))
+    runner.submit(request(1, 1), answers.put)
+    assert isinstance(answers.get(timeout=5), GenerationResult)
+    runner.close()
+
+
+def test_a_client_that_fails_does_not_end_the_engine(paced: EngineRunner) -> None:
+    answers: Answers = queue.Queue()
+    paced.submit(request(1, 1), lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
+    paced.submit(request(1, 1), answers.put)
+    assert not isinstance(answers.get(timeout=5), WanspecError)
+
+
+def test_cancelling_keeps_what_was_computed(model: TorchModel) -> None:
+    engine = TorchEngine(model)
+    prompt = np.arange(1, 51, dtype=np.int32)
+    running = engine.add(GenerationRequest(prompt, 20))
+    waiting = engine.add(GenerationRequest(prompt, 20))
+    engine.cancel(waiting)
+    engine.step()
+    engine.cancel(running)
+    engine.cancel(running)
+    assert engine.idle
+    assert "cancelled" in str(running.result())
+    assert "cancelled" in str(waiting.result())
+    (result,) = engine.generate([GenerationRequest(prompt, 1)])
+    assert isinstance(result, GenerationResult)
+    assert result.reused_blocks == 2
