@@ -22,6 +22,13 @@ from wanspec.triton.server import TritonServer
 from wanspec.triton.watchdog import SHARED_MEMORY, children_of
 
 
+class QuickServer(TritonServer):
+    """Ends at once: Triton's orderly end takes 2 s, and is tested where it matters."""
+
+    def stop(self, timeout_s: float = 0.0) -> None:
+        super().stop(timeout_s)
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return write_model(tmp_path / "models", "echo")
@@ -29,9 +36,8 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
-    with TritonServer(repository, name="test", log_dir=tmp_path / "logs") as running:
+    with QuickServer(repository, name="test", log_dir=tmp_path / "logs") as running:
         yield running
-        running.stop(0)
 
 
 def echo(server: TritonServer, model: str = "echo") -> list[int]:
@@ -64,7 +70,7 @@ def test_serves_and_stops_without_leftovers(server: TritonServer) -> None:
     assert pid is not None
     assert len(group(pid)) == 2
     assert list(SHARED_MEMORY.glob(f"{prefix}*"))
-    server.stop()
+    server.stop(5)
     assert not group(pid)
     assert not folder.exists()
     assert not list(SHARED_MEMORY.glob(f"{prefix}*"))
@@ -78,7 +84,7 @@ def test_models_run_on_this_python(tmp_path: Path) -> None:
     )
     report = tmp_path / "report"
     repository = write_model(tmp_path / "models", "echo", code)
-    with TritonServer(repository, env={"REPORT": str(report)}, log_dir=tmp_path) as server:
+    with QuickServer(repository, env={"REPORT": str(report)}, log_dir=tmp_path) as server:
         server.wait_ready(60)
     import sys
 
@@ -89,8 +95,8 @@ def test_models_run_on_this_python(tmp_path: Path) -> None:
 
 def test_two_servers_side_by_side(repository: Path, tmp_path: Path) -> None:
     with (
-        TritonServer(repository, name="a", log_dir=tmp_path) as first,
-        TritonServer(repository, name="b", log_dir=tmp_path) as second,
+        QuickServer(repository, name="a", log_dir=tmp_path) as first,
+        QuickServer(repository, name="b", log_dir=tmp_path) as second,
     ):
         first.wait_ready(60)
         second.wait_ready(60)
@@ -129,7 +135,7 @@ def test_renders_a_model_repository(tmp_path: Path) -> None:
     config.write_text(config.read_text() + 'parameters { key: "note" value { string_value: "${note}" } }\n')
     write_model(source, "left-out")
     repository = ModelRepository(source, {"echo": {"note": 'a "quoted" path\\'}})
-    with TritonServer(repository, log_dir=tmp_path) as server:
+    with QuickServer(repository, log_dir=tmp_path) as server:
         server.wait_ready(60)
         assert server.models == ["echo"]
         with grpcclient.InferenceServerClient(server.grpc_endpoint) as client:
@@ -140,7 +146,7 @@ def test_stages_load_one_after_the_other(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "late", 'open(os.environ["FIRST"]).close()')
     write_model(repository, "early", 'time.sleep(0.3); open(os.environ["FIRST"], "w").close()')
     env = {"FIRST": str(tmp_path / "first")}
-    with TritonServer(repository, stages=[["early"], ["late"]], env=env, log_dir=tmp_path) as server:
+    with QuickServer(repository, stages=[["early"], ["late"]], env=env, log_dir=tmp_path) as server:
         pending = []
         server.wait_ready(60, lambda state, seconds, models: pending.append(tuple(models)))
         assert ("late",) in pending
@@ -150,7 +156,7 @@ def test_stages_load_one_after_the_other(tmp_path: Path) -> None:
 def test_error_of_a_model_is_shown_with_the_log(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "broken", 'raise ValueError("no weights in /nowhere")')
     write_model(repository, "echo")
-    with TritonServer(repository, name="test", log_dir=tmp_path) as server:
+    with QuickServer(repository, name="test", log_dir=tmp_path) as server:
         with pytest.raises(ServerError, match="no weights in /nowhere") as caught:
             server.wait_ready(60)
         message = str(caught.value)
@@ -161,7 +167,7 @@ def test_error_of_a_model_is_shown_with_the_log(tmp_path: Path) -> None:
 
 def test_process_that_dies_while_loading(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "slow", "time.sleep(60)")
-    with TritonServer(repository, name="test", log_dir=tmp_path) as server:
+    with QuickServer(repository, name="test", log_dir=tmp_path) as server:
         killer = threading.Timer(1.0, lambda: os.kill(server.pid or 0, 9))
         killer.start()
         begin = time.monotonic()
@@ -174,7 +180,7 @@ def test_process_that_dies_while_loading(tmp_path: Path) -> None:
 def test_deadline_names_the_missing_models(tmp_path: Path) -> None:
     repository = write_model(tmp_path / "models", "slow", "time.sleep(60)")
     write_model(repository, "echo")
-    with TritonServer(repository, name="test", log_dir=tmp_path) as server:
+    with QuickServer(repository, name="test", log_dir=tmp_path) as server:
         with pytest.raises(ServerError, match=r"not ready after 2 s \(loading; missing: slow\)"):
             server.wait_ready(2)
         begin = time.monotonic()
@@ -184,7 +190,7 @@ def test_deadline_names_the_missing_models(tmp_path: Path) -> None:
 
 def test_bad_arguments_of_tritonserver_are_shown(repository: Path, tmp_path: Path) -> None:
     with (
-        TritonServer(repository, extra_args=["--no-such-flag"], log_dir=tmp_path) as server,
+        QuickServer(repository, extra_args=["--no-such-flag"], log_dir=tmp_path) as server,
         pytest.raises(ServerError, match="no-such-flag"),
     ):
         server.wait_ready(20)
@@ -192,7 +198,7 @@ def test_bad_arguments_of_tritonserver_are_shown(repository: Path, tmp_path: Pat
 
 def test_given_port_in_use_is_refused_at_once(repository: Path, tmp_path: Path) -> None:
     with reserve_ports(1) as ports, socket.create_server(("127.0.0.1", ports[0])):
-        server = TritonServer(repository, grpc_port=ports[0], log_dir=tmp_path)
+        server = QuickServer(repository, grpc_port=ports[0], log_dir=tmp_path)
         with pytest.raises(ServerError, match=f"grpc_port: {ports[0]} is in use"):
             server.start()
         assert not server.running
@@ -211,7 +217,7 @@ def test_chosen_port_taken_in_the_meantime_is_replaced(
 
     monkeypatch.setattr(TritonServer, "_launch", launch_after_a_thief)
     try:
-        with TritonServer(repository, log_dir=tmp_path) as server:
+        with QuickServer(repository, log_dir=tmp_path) as server:
             taken = server.ports
             server.wait_ready(60)
             assert server.ports != taken
@@ -222,7 +228,7 @@ def test_chosen_port_taken_in_the_meantime_is_replaced(
 
 def test_unknown_model_in_stages(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model 'target'.*it has: echo"):
-        TritonServer(repository, stages=[["target"]], log_dir=tmp_path).start()
+        QuickServer(repository, stages=[["target"]], log_dir=tmp_path).start()
     assert not [pid for pid in children_of(os.getpid()) if b"watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
