@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wanspec.engines import attention
 from wanspec.engines.kv_cache import KVBuffer, KVShape
 from wanspec.engines.norms import fuse_rms_norms
+from wanspec.engines.packed_linear import pack_linears
 from wanspec.engines.segments import Segment, append_segment, ready_rows
 from wanspec.errors import ConfigError, ModelError
 
@@ -55,6 +56,7 @@ class TorchModel:
         self.kv_shape, self._group = self._probe(config)
         if self._parameter.dtype in (torch.float32, torch.float64):
             fuse_rms_norms(model)
+        pack_linears(model)
 
     @classmethod
     def load(
