@@ -3,8 +3,8 @@
 from wanspec.models.cache import cache_dir
 from wanspec.models.catalog import CATALOG, PAIRS, CatalogEntry, entry
 from wanspec.models.fingerprint import Fingerprint, check_pair, fingerprint
+from wanspec.models.locate import cached_folder, is_ready, resolve, verify
 from wanspec.models.progress import ProgressCallback
-from wanspec.models.resolve import cached_folder, is_ready, resolve, verify
 
 __all__ = [
     "CATALOG",

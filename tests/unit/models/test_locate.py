@@ -4,9 +4,8 @@ import types
 import pytest
 
 from wanspec.errors import ModelError
-from wanspec.models import CATALOG, PAIRS, cached_folder, catalog, entry, is_ready, resolve, verify
+from wanspec.models import CATALOG, PAIRS, cached_folder, catalog, entry, is_ready, locate, resolve, verify
 
-MODULE = sys.modules["wanspec.models.resolve"]
 BUNDLED = [name for name, known in CATALOG.items() if known.kind == "bundled"]
 
 
@@ -20,7 +19,7 @@ def test_bundled_models_are_ready_and_as_shipped(name, cache):
 @pytest.mark.parametrize("known", CATALOG.values(), ids=list(CATALOG))
 def test_every_bundled_file_has_its_hash(known):
     for file in known.files:
-        MODULE.download.check_file(catalog.WEIGHTS / file.path, file)
+        locate.download.check_file(catalog.WEIGHTS / file.path, file)
 
 
 def test_pairs_name_models_of_the_right_role():
@@ -83,8 +82,8 @@ def test_a_changed_file_of_the_cache_is_found_and_repaired(cache, make_folder, m
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             (folder / name).write_text("content")
 
-    monkeypatch.setattr(MODULE.assemble, "assemble_draft", assemble)
-    monkeypatch.setattr(MODULE, "_convert", lambda known, partial, on_progress: assemble(None, None, partial))
+    monkeypatch.setattr(locate.assemble, "assemble_draft", assemble)
+    monkeypatch.setattr(locate, "_convert", lambda known, partial, on_progress: assemble(None, None, partial))
     folder = resolve("smollm2-draft")
     assert folder.is_relative_to(cache)
     assert verify("smollm2-draft") == folder
