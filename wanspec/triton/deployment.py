@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from wanspec.errors import ServerError
-from wanspec.models.fingerprint import check_pair
+from wanspec.models import check_pair
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
 from wanspec.triton.readiness import Progress

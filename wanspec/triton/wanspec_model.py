@@ -20,7 +20,7 @@ from wanspec.core.events import Finished
 from wanspec.core.policies import make_policy
 from wanspec.core.tree import Origin
 from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
-from wanspec.models.fingerprint import check_pair, fingerprint
+from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.triton import tensorrt_llm
 from wanspec.triton.auth import read_token

@@ -16,7 +16,7 @@ import numpy as np
 from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.engines.config import EngineConfig
 from wanspec.engines.drafting import build_draft_engine
-from wanspec.models.fingerprint import fingerprint
+from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
 from wanspec.triton.parameters import Parameters
