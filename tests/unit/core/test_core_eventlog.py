@@ -1,0 +1,113 @@
+"""Event logs: what they hold, and how a bad one is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
+from wanspec.core.controller import Controller
+from wanspec.core.eventlog import event_line, read_log
+from wanspec.core.events import (
+    Cancelled,
+    Connected,
+    Disconnected,
+    Drafted,
+    Failed,
+    Observed,
+    Received,
+    Request,
+    Submitted,
+    Tick,
+    Verified,
+)
+from wanspec.core.replay import replay
+from wanspec.errors import ProtocolError
+
+CONFIG = ControllerConfig(
+    Fingerprint(b"t" * 32, 50, "d"), links=2, link=LinkConfig(ping_ms=77.0), auth_token="secret", context=99
+)
+
+u32 = st.integers(0, (1 << 32) - 1)
+action = st.tuples(u32, u32)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+tokens = st.lists(u32, max_size=5).map(tuple)
+log_probs = st.lists(floats, max_size=5).map(tuple)
+parameters = st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), floats, st.text(max_size=5)), max_size=3)
+request = st.builds(
+    Request,
+    tokens,
+    u32,
+    st.frozensets(u32, max_size=3),
+    st.text(max_size=9),
+    parameters,
+    st.booleans(),
+    floats,
+    st.text(),
+)
+event = st.one_of(
+    st.builds(Submitted, u32, request),
+    st.builds(Cancelled, u32),
+    st.builds(Verified, action, tokens, log_probs, floats),
+    st.builds(Drafted, action, tokens, log_probs, floats),
+    st.builds(Failed, action, st.text()),
+    st.builds(Connected, u32),
+    st.builds(Disconnected, u32, st.text()),
+    st.builds(Received, u32, st.binary(max_size=50)),
+    st.just(Tick()),
+    st.builds(Observed, st.text(), floats),
+)
+
+
+def begun():
+    lines = []
+    controller = Controller(CONFIG, instance=b"c" * 16, log=lines.append)
+    controller.handle(Tick(), 5.0)
+    return controller, lines
+
+
+@given(event, floats)
+def test_events_survive_their_line(event, now):
+    _, lines = begun()
+    line = event_line(event, now)
+    assert "\n" not in line
+    json.loads(line, parse_constant=pytest.fail)
+    assert read_log([lines[0], line])[2] == [(now, event)]
+
+
+def test_a_log_begins_with_what_the_controller_was():
+    controller, lines = begun()
+    start, began, entries = read_log(["", *lines])
+    assert (start.config.link, start.config.context, start.config.fingerprint) == (
+        CONFIG.link,
+        CONFIG.context,
+        CONFIG.fingerprint,
+    )
+    assert (start.instance, began, entries) == (controller.instance, 5.0, [(5.0, Tick())])
+    assert "secret" not in "".join(lines)
+    assert start.config.auth_token == ""
+    json.loads(lines[0], parse_constant=pytest.fail)
+    assert replay(lines) == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        ([], "event log: empty"),
+        (["", " "], "event log: empty"),
+        (["nonsense"], "event log line 1: JSONDecodeError"),
+        (['{"log": 99}'], "event log line 1: ValueError: log version 99, this program reads 1"),
+        (['{"log": 1}'], "event log line 1: KeyError"),
+        ([None, '{"t": 1, "e": "Nonsense"}'], "event log line 2: KeyError: 'Nonsense'"),
+        ([None, '{"t": 1, "e": "Cancelled"}'], "event log line 2: TypeError"),
+        ([None, '{"t": 1, "e": "Received", "link": 0, "data": "x"}'], "event log line 2"),
+        ([None, "[]"], "event log line 2"),
+    ],
+)
+def test_a_log_that_cannot_be_read_says_where(lines, match):
+    first = begun()[1][0]
+    with pytest.raises(ProtocolError, match=match):
+        read_log([first if line is None else line for line in lines])
