@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from sim_doubles import ENGINE_MS, Play, from_seed, schedules
 
+from tests.simulation.sim_doubles import ENGINE_MS, Play, from_seed, schedules
 from wanspec.core.eventlog import read_log
 from wanspec.core.replay import replay
 from wanspec.simulation.world import Costs

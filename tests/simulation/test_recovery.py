@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from sim_doubles import FINGERPRINT
 
+from tests.simulation.sim_doubles import FINGERPRINT
 from wanspec.core.config import ControllerConfig, LinkConfig, WorkerConfig
 from wanspec.core.events import Request
 from wanspec.simulation.models import HashedPair

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from core_doubles import VOCAB, Rig, emitted, finished, hash_of, messages_in, of, one
 
+from tests.unit.core.core_doubles import VOCAB, Rig, emitted, finished, hash_of, messages_in, of, one
 from wanspec.core.events import (
     Abort,
     Cancelled,

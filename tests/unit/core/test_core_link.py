@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from core_doubles import PRINT, VOCAB, WORKER, Rig, messages_in, of, one
 
+from tests.unit.core.core_doubles import PRINT, VOCAB, WORKER, Rig, messages_in, of, one
 from wanspec.core.config import LinkConfig
 from wanspec.core.events import Connect, Connected, Disconnect, Disconnected, Received, Send, Tick, Verify
 from wanspec.core.link import LinkState

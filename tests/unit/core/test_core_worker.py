@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core_doubles import CONTROLLER, PRINT, VOCAB, Bench, hash_of, messages_in, of, one
 
+from tests.unit.core.core_doubles import CONTROLLER, PRINT, VOCAB, Bench, hash_of, messages_in, of, one
 from wanspec.core.drafting import Expansion
 from wanspec.core.events import (
     Disconnect,
