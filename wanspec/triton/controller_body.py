@@ -122,6 +122,14 @@ class ControllerBody:
         if self._log_file is not None:
             self._log_file.close()
 
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot be served, from any thread.
+
+        Raises:
+            InvalidRequestError: names the field, what was given and the limit.
+        """
+        self.controller.check(request)
+
     def submit(self, request: Request, client: Client) -> None:
         """Take a request, from any thread. Refusals reach the client as :class:`Finished` with reason ``error``."""
         self._loop.call_soon_threadsafe(self._submit, request, client)

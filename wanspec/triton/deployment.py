@@ -94,9 +94,13 @@ class Deployment:
         return self
 
     def stop(self) -> None:
-        """Stop everything, the controller first: it closes its links. May be called twice."""
-        while self._started:
-            self._started.pop().stop()
+        """Stop everything. May be called twice."""
+        started, self._started = self._started, []
+        if started:
+            with ThreadPoolExecutor(len(started), thread_name_prefix="wanspec-stop") as pool:
+                stops = [pool.submit(part.stop) for part in started]
+            for stop in stops:
+                stop.result()
 
     def __enter__(self) -> Deployment:
         return self if self._started else self.start()

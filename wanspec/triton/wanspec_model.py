@@ -27,7 +27,7 @@ from wanspec.triton.auth import read_token
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.endpoint import INPUTS, Asked, Defaults, closing, delta, read_request
 from wanspec.triton.parameters import Parameters
-from wanspec.triton.stub_log import log_to_stderr
+from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.text import TextCodec
 
 try:
@@ -47,7 +47,7 @@ class TritonPythonModel:
         Raises:
             WanspecError: a parameter is unusable, or target and local draft do not share a tokenizer.
         """
-        log_to_stderr()
+        prepare_stub()
         parameters = Parameters.of(args)
         target = Path(parameters.text("target_dir"))
         draft = parameters.text("draft_dir", "")
@@ -75,6 +75,7 @@ class TritonPythonModel:
             event_log=Path(log) if log else None,
         )
         self._body.start()
+        settle_memory()
 
     def execute(self, requests: list[Any]) -> None:
         """Hand requests to the controller; never blocks. Answers come through their response senders."""
@@ -82,10 +83,13 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 asked = read_request(_tensors(request), self._codec, self._defaults, _traceparent(request))
+                self._body.check(asked.request)
+                self._body.submit(asked.request, _Answer(sender, asked, self._codec))
             except WanspecError as error:
                 _refuse(sender, str(error))
-                continue
-            self._body.submit(asked.request, _Answer(sender, asked, self._codec))
+            except Exception as error:  # a fault of ours must not reach the other requests of this call
+                logger.exception("a request failed before it began")
+                _refuse(sender, f"{type(error).__name__}: {error}", "INTERNAL")
 
     def finalize(self) -> None:
         """Stop."""

@@ -20,7 +20,7 @@ from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
 from wanspec.triton.parameters import Parameters
-from wanspec.triton.stub_log import log_to_stderr
+from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.worker_body import WorkerBody
 
 try:
@@ -40,7 +40,7 @@ class TritonPythonModel:
         Raises:
             WanspecError: a parameter or the model folder is unusable; Triton reports it as the cause.
         """
-        log_to_stderr()
+        prepare_stub()
         parameters = Parameters.of(args)
         folder = Path(parameters.text("model_dir"))
         mine = fingerprint(folder)
@@ -55,6 +55,7 @@ class TritonPythonModel:
         )
         self._body = WorkerBody(config, engine)
         self._body.start()
+        settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
     def execute(self, requests: list[Any]) -> None:

@@ -1,0 +1,57 @@
+"""Real deployments: two Triton servers and a relay, started once for all tests that share their settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wanspec.models import resolve
+from wanspec.network.shape import LinkShape
+from wanspec.triton.client import WanspecClient
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import EngineSettings, RegionSettings
+
+LINK_TIMEOUT_S = 30.0
+
+
+@pytest.fixture(scope="session")
+def small_regions() -> RegionSettings:
+    """The small pair in float64, where equality with target-only output is strict."""
+    float64 = EngineSettings(dtype="float64")
+    return RegionSettings(resolve("small-target"), resolve("small-draft"), float64, float64, float64)
+
+
+@pytest.fixture(scope="session")
+def small(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    settings = DeploymentSettings(small_regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
+    with Deployment(settings) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def client(small: Deployment) -> WanspecClient:
+    """A client of the small pair, with the link up and without delay."""
+    small.relay.set(delay_ms=0.0, jitter_ms=0.0, state="on")
+    client = WanspecClient(small.controller.grpc_endpoint, timeout_s=60.0)
+    wait_for_worker(client)
+    return client
+
+
+def wait_for_worker(client: WanspecClient) -> None:
+    """Return once a request is drafted for by the worker."""
+    deadline = time.monotonic() + LINK_TIMEOUT_S
+    while time.monotonic() < deadline:
+        answer = client.ask([1, 2, 3], max_tokens=8, policy="remote_sync", end_id=-1).result()
+        if answer.summary["remote_draft_passes"] > 0:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no drafts from the worker within {LINK_TIMEOUT_S:g} s")
+
+
+@pytest.fixture(scope="session")
+def smollm2_target() -> Path:
+    """SmolLM2-135M-Instruct; downloaded and converted once."""
+    return resolve("smollm2-135m-instruct")

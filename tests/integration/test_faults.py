@@ -1,0 +1,149 @@
+"""The worker dies, the WAN goes silent or breaks: answers complete, identical, without a stall past the deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.integration.conftest import wait_for_worker
+from tests.integration.prompts import PROMPTS
+from wanspec.triton.client import Answer, Pending, WanspecClient
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import EngineSettings, RegionSettings
+
+TOKENS = 120
+# docs/architecture.md: a wait for the worker ends after max(25 ms, RTT + 2 worker passes). The rest is a target step
+# and a local draft of this pair, and what two loaded cores add.
+STALL_MS = 400.0
+
+
+@dataclass
+class Watched:
+    """An answer and the longest silence between two pieces of it, in ms."""
+
+    answer: Answer
+    stalls: list[float] = field(default_factory=list)
+
+
+def watch(pending: Pending, at_piece: dict[int, object] | None = None) -> Watched:
+    watched = Watched(pending.answer)
+    last = time.monotonic()
+    for number, _ in enumerate(pending):
+        now = time.monotonic()
+        watched.stalls.append((now - last) * 1e3)
+        action = (at_piece or {}).get(number)
+        if callable(action):
+            action()
+        last = time.monotonic()
+    return watched
+
+
+@pytest.fixture(scope="module")
+def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Paced so that an answer takes seconds and the target, as on a GPU, costs more than the draft."""
+    paced = RegionSettings(
+        small_regions.target_dir,
+        small_regions.draft_dir,
+        EngineSettings(dtype="float64", pace_ms=40.0),
+        EngineSettings(dtype="float64", pace_ms=12.0),
+        EngineSettings(dtype="float64", pace_ms=12.0),
+    )
+    with Deployment(DeploymentSettings(paced, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def healthy(deployment: Deployment) -> WanspecClient:
+    deployment.relay.set(delay_ms=10.0, state="on")
+    if not deployment.worker.running:
+        deployment.worker.restart()
+        deployment.worker.wait_ready(60)
+    client = WanspecClient(deployment.controller.grpc_endpoint, timeout_s=30.0)
+    wait_for_worker(client)
+    return client
+
+
+@pytest.fixture(scope="module")
+def expected(deployment: Deployment) -> list[int]:
+    client = WanspecClient(deployment.controller.grpc_endpoint, timeout_s=60.0)
+    return client.ask(PROMPTS[0], max_tokens=TOKENS, end_id=-1, policy="target_only").result().tokens
+
+
+def ask(client: WanspecClient, policy: str = "wanspec") -> Pending:
+    return client.ask(PROMPTS[0], max_tokens=TOKENS, end_id=-1, policy=policy)
+
+
+@pytest.mark.parametrize("policy", ["wanspec", "remote_sync"])
+def test_worker_killed_mid_answer(
+    deployment: Deployment, healthy: WanspecClient, expected: list[int], policy: str
+) -> None:
+    watched = watch(ask(healthy, policy), {8: deployment.worker.kill})
+    assert watched.answer.tokens == expected
+    assert watched.answer.summary["accepted_remote"] > 0, "it drafted remotely before"
+    assert watched.answer.summary["accepted_local"] > 0, "and locally after"
+    assert max(watched.stalls[1:]) < STALL_MS
+
+
+def test_drafting_resumes_when_the_worker_is_back(
+    deployment: Deployment, healthy: WanspecClient, expected: list[int]
+) -> None:
+    long = healthy.ask(PROMPTS[0], max_tokens=600, end_id=-1, policy="remote_sync")
+    pieces = iter(long)
+    for _ in range(4):
+        next(pieces)
+    deployment.worker.kill()
+    deployment.worker.restart()
+    deployment.worker.wait_ready(60)
+    wait_for_worker(healthy)  # new sequences
+    before = long.answer.tokens[:]
+    for _ in pieces:
+        pass
+    assert long.answer.tokens[:TOKENS] == expected
+    assert len(long.answer.tokens) > len(before)
+    assert long.answer.summary["epochs"] >= 2, "the running sequence was opened again"
+    late = [origin.label for origin in long.answer.origins[-50:]]
+    assert "remote" in late, "and drafted for again"
+
+
+def test_silent_wan_costs_one_deadline(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
+    watched = watch(ask(healthy), {8: lambda: deployment.relay.set(state="off")})
+    assert watched.answer.tokens == expected
+    assert watched.answer.summary["accepted_local"] > 0
+    assert max(watched.stalls[1:]) < STALL_MS
+
+
+def test_cut_wan_and_reconnection(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
+    watched = watch(ask(healthy), {8: lambda: deployment.relay.set(state="cut")})
+    assert watched.answer.tokens == expected
+    assert max(watched.stalls[1:]) < STALL_MS
+    down = healthy.ask(PROMPTS[0], max_tokens=20, end_id=-1).result()
+    assert down.tokens == expected[:20]
+    assert down.summary["remote_draft_passes"] == 0, "no worker, so no remote drafts"
+    deployment.relay.set(state="on")
+    wait_for_worker(healthy)
+
+
+def test_client_cancels_and_work_stops_in_both_regions(deployment: Deployment, healthy: WanspecClient) -> None:
+    pending = healthy.ask(PROMPTS[3], max_tokens=900, end_id=-1)
+    pieces = iter(pending)
+    for _ in range(3):
+        next(pieces)
+    pending.cancel()
+    time.sleep(1.0)
+    bytes_before = deployment.relay.stats().down.bytes
+    time.sleep(1.0)
+    idle = deployment.relay.stats().down.bytes - bytes_before
+    assert idle < 3_000, f"{idle} bytes of drafts still come from the worker"
+    statistics = executions(deployment)
+    time.sleep(0.5)
+    assert executions(deployment) == statistics, "the target still works for a client that left"
+
+
+def executions(deployment: Deployment) -> int:
+    import tritonclient.grpc as triton
+
+    stats = triton.InferenceServerClient(deployment.controller.grpc_endpoint).get_inference_statistics("target")
+    return int(stats.model_stats[0].inference_count)
