@@ -20,6 +20,7 @@ from wanspec.engines.contract import GenerationResult
 from wanspec.engines.runner import EngineRunner
 from wanspec.engines.tensors import ContractRequest, check_requested_outputs, read_request, write_result
 from wanspec.errors import InvalidRequestError, RequestCancelledError, WanspecError
+from wanspec.triton.stub import prepare_stub, settle_memory
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class TritonPythonModel:
             ConfigError: a parameter cannot work.
             ModelError: the model cannot be used.
         """
+        prepare_stub()
         entries = json.loads(args["model_config"]).get("parameters", {})
         parameters = {name: str(entry["string_value"]) for name, entry in entries.items()}
         config = EngineConfig.from_parameters(parameters)
@@ -42,6 +44,7 @@ class TritonPythonModel:
         engine = build_engine(config)
         logger.info("engine %s loaded in %.1f s: %s", args["model_name"], time.monotonic() - started, config)
         self._runner = EngineRunner(engine, args["model_name"])
+        settle_memory()
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue requests; each is answered through its response sender."""

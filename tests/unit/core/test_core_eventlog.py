@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.core.core_doubles import Rig
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
 from wanspec.core.controller import Controller
-from wanspec.core.eventlog import event_line, read_log
+from wanspec.core.eventlog import event_line, read_log, start_line
 from wanspec.core.events import (
     Cancelled,
     Connected,
@@ -111,3 +112,47 @@ def test_a_log_that_cannot_be_read_says_where(lines, match):
     first = begun()[1][0]
     with pytest.raises(ProtocolError, match=match):
         read_log([first if line is None else line for line in lines])
+
+
+def linked_up(rig):
+    rig.link_up()
+    rig.do(Tick(), rig.now + 250.0)  # a ping, which nobody answers
+
+
+def reconnecting(rig):
+    for _ in range(3):
+        rig.do(Tick(), max(rig.now, rig.controller.deadline()))
+        rig.do(Disconnected(0, "refused"))
+
+
+def connecting(rig):
+    rig.do(Tick())
+
+
+def greeting(rig):
+    rig.do(Tick())
+    rig.do(Connected(0), rig.now + 30.0)
+
+
+def untouched(rig):
+    pass
+
+
+@pytest.mark.parametrize("reach", [untouched, connecting, greeting, linked_up, reconnecting])
+def test_a_replay_finds_the_links_as_they_were(reach):
+    """What a link does next depends on its past; two controllers, one restored, must go on alike for a minute."""
+    rig = Rig()
+    reach(rig)
+    start, _, _ = read_log([start_line(rig.controller.log_start(), rig.now)])
+    again = Controller(start.config, instance=start.instance)
+    again.restore_links(start.links)
+    assert again.links[0].snapshot() == rig.link.snapshot()
+    kinds = 0
+    while rig.now < 60_000.0:
+        assert again.deadline() == rig.controller.deadline()
+        rig.now = max(rig.now, again.deadline())
+        expected = [type(action) for action in rig.controller.handle(Tick(), rig.now)]
+        assert [type(action) for action in again.handle(Tick(), rig.now)] == expected
+        assert again.links[0].state is rig.link.state
+        kinds += len(expected)
+    assert kinds > 5
