@@ -399,3 +399,21 @@ def test_messages_only_controllers_send_are_foreign(linked):
     linked.hear(Open(1, 1, (1,), 1))
     assert linked.link.counters.foreign == 1
     assert linked.link.up
+
+
+def test_passes_are_counted_once_whatever_the_order(linked):
+    linked.submit()
+    for passes in (3, 1, 3, 4):
+        linked.drafts(PROMPT, 1, [], passes=passes)
+    assert linked.sequence().tally.remote_draft_passes == 4
+    linked.hear(Lost(1, 1, LostCode.ENGINE, 3))
+    linked.drafts(PROMPT, 2, [], passes=1)  # counted anew in a new epoch
+    assert linked.sequence().tally.remote_draft_passes == 5
+
+
+def test_node_numbers_begin_again_in_a_new_epoch(linked):
+    linked.submit()
+    linked.drafts(PROMPT, 1, [(ROOT, 1, -0.5)])
+    linked.hear(Lost(1, 1, LostCode.ENGINE, 3))
+    linked.drafts(PROMPT, 2, [(ROOT, 2, -0.1), (0, 3, -0.1)])
+    assert [n.token for n in linked.sequence().tree.best_path(9)] == [2, 3]
