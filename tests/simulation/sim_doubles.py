@@ -101,9 +101,9 @@ def schedules(draw):
 class Play:
     """A schedule carried out to the end of all its requests."""
 
-    def __init__(self, planned: Schedule, log=None, **config):
+    def __init__(self, planned: Schedule, log=None, world: type[World] = World, **config):
         self.planned = planned
-        self.world = World(
+        self.world = world(
             planned.pair,
             costs=Costs(),
             weather=replace(planned.weather),
@@ -153,3 +153,24 @@ class Play:
                 world.restart_worker()
         else:
             {"cut": world.cut_link, "mend": world.mend_link, "crash": world.crash_worker}[deed]()
+
+
+class Corrupting(World):
+    """A network that turns one bit of every fifth frame, as no TCP would, and a hostile peer might."""
+
+    damaged = 0
+
+    def _send_up(self, action):
+        super()._send_up(self._damaged(action))
+
+    def _send_down(self, action):
+        super()._send_down(self._damaged(action))
+
+    def _damaged(self, action):
+        if self._random.random() > 0.2:
+            return action
+        self.damaged += 1
+        data = bytearray(action.data)
+        bit = self._random.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        return replace(action, data=bytes(data))

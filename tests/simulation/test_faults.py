@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.simulation.sim_doubles import ENGINE_MS, Play, from_seed, schedules
+from tests.simulation.sim_doubles import ENGINE_MS, Corrupting, Play, from_seed, schedules
 from wanspec.core.eventlog import read_log
 from wanspec.core.replay import replay
 from wanspec.simulation.world import Costs
@@ -26,6 +26,14 @@ def expected(planned, request):
 
 def check(played):
     """What holds for every run, whatever went wrong."""
+    check_tokens(played)
+    for number, output in played.world.outputs.items():
+        check_times(played.planned, played.planned.requests[number][1], output)
+    assert not played.world.controller.sequences
+
+
+def check_tokens(played):
+    """Every request has ended, with the target's own output or, where it failed, the beginning of that."""
     planned = played.planned
     assert set(played.world.outputs) == set(range(len(planned.requests)))
     for number, output in played.world.outputs.items():
@@ -38,8 +46,6 @@ def check(played):
         else:
             assert reason in ("error", "cancelled")
             assert output.tokens == whole[: len(output.tokens)]
-        check_times(planned, request, output)
-    assert not played.world.controller.sequences
 
 
 def check_times(planned, request, output):
@@ -74,6 +80,14 @@ def test_seeded_faults(seed):
     played = Play(from_seed(seed)).run()
     check(played)
     check_settled(played)
+
+
+@pytest.mark.parametrize("seed", range(300, 330))
+def test_damaged_frames_change_no_token_and_raise_nothing(seed):
+    played = Play(from_seed(seed), world=Corrupting).run()
+    check_tokens(played)
+    counters = played.world.controller.links[0].counters
+    assert played.world.damaged > 0 or counters.frames_up + counters.frames_down < 30
 
 
 @given(schedules())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.core.core_doubles import Rig
+from tests.unit.core.core_doubles import Rig, finished, one
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
 from wanspec.core.controller import Controller
 from wanspec.core.eventlog import event_line, read_log, start_line
@@ -24,6 +24,7 @@ from wanspec.core.events import (
     Submitted,
     Tick,
     Verified,
+    Verify,
 )
 from wanspec.core.replay import replay
 from wanspec.errors import ProtocolError
@@ -156,3 +157,16 @@ def test_a_replay_finds_the_links_as_they_were(reach):
         assert again.links[0].state is rig.link.state
         kinds += len(expected)
     assert kinds > 5
+
+
+def test_a_requests_log_holds_others_times_and_not_their_tokens():
+    rig = Rig()
+    mine = rig.submit(1, policy="target_only", record=True)
+    theirs = rig.submit(2, prompt=(88,), policy="target_only")
+    rig.do(Verified(one(Verify, theirs).action, (89,), (), 33.0))
+    rig.do(Verified(one(Verify, mine).action, (9,), (), 20.0))
+    lines = finished(rig.do(Cancelled(1))).log
+    events = [e for _, e in read_log(lines)[2]]
+    assert [type(e) for e in events] == [Submitted, Observed, Verified, Cancelled]
+    assert events[1] == Observed("verify", 33.0)
+    assert events[2].tokens == (9,)

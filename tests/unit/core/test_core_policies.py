@@ -119,6 +119,14 @@ def test_algorithm_1_sets_t_update_after_a_miss_or_a_surprise(outcome, behind):
     assert isinstance(policy.decide(FakeView(), 1_030.0), Wait)
 
 
+def test_a_sequence_opened_again_is_behind_again():
+    policy = make_policy("wanspec", {})
+    policy.verified(Outcome(2, 1, 0.1), 1_000.0)
+    assert isinstance(policy.decide(FakeView(opened_ms=2_000.0), 2_029.0), DraftLocally)
+    assert isinstance(policy.decide(FakeView(opened_ms=2_000.0), 2_030.0), Wait)
+    assert isinstance(policy.decide(FakeView(opened_ms=500.0), 1_029.0), DraftLocally)
+
+
 @pytest.mark.parametrize(
     ("rule", "parameters", "last_local_ms"),
     [
