@@ -95,7 +95,8 @@ class Drafting:
         branching: most children kept of a leaf (paper: b).
         theta: entropy in nats below which only the most likely child is kept (paper: theta).
         width: most leaves expanded in one pass (paper: s).
-        max_depth: leaves deeper below the root than this are not expanded.
+        max_depth: leaves this far below the root are not expanded.
+        floor: nor are leaves whose path from the root is less probable than this.
         temperature, top_k, top_p, seed: the request's sampling parameters; temperature 0 is greedy.
     """
 
@@ -103,6 +104,7 @@ class Drafting:
     theta: float = 0.5
     width: int = 4
     max_depth: int = 24
+    floor: float = 0.0
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0

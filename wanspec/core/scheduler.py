@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import nlargest
+from math import inf, log
 from typing import Protocol
 
 from wanspec.core.messages import Drafting
@@ -20,17 +21,18 @@ class Draftable(Protocol):
 def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
     """Return the ``width`` most probable leaves that may be expanded, most probable first.
 
-    A leaf is left alone where it lies at the sequence's depth limit, its children would lie beyond the context, or the
-    tree has no room for them.
+    A leaf is left alone where it lies at the sequence's depth limit, the target is too unlikely to get there, its
+    children would lie beyond the context, or the tree has no room for them.
     """
     tree, drafting = sequence.tree, sequence.drafting
     room = (max_nodes - tree.size) // max(1, drafting.branching)
     if room < 1:
         return [] if tree.root.expanded else [tree.root]
     deepest = min(tree.root.position + drafting.max_depth, context - 1)
+    least = tree.root.path_log_prob + (log(drafting.floor) if drafting.floor > 0 else -inf)
     return nlargest(
         min(drafting.width, room),
-        (leaf for leaf in tree.leaves() if leaf.position < deepest),
+        (leaf for leaf in tree.leaves() if leaf.position < deepest and leaf.path_log_prob >= least),
         key=lambda leaf: leaf.path_log_prob,
     )
 

@@ -39,7 +39,7 @@ _PREFIX = struct.Struct("<BI")
 _HELLO = struct.Struct("<16sI32s")
 _WELCOME = struct.Struct("<16sI32sII")
 _REFUSE = struct.Struct("<H")
-_OPEN = struct.Struct("<IIQBfHHfIfQI")
+_OPEN = struct.Struct("<IIQBfHHffIfQI")
 _COMMIT = struct.Struct("<IIIQH")
 _CLOSE = struct.Struct("<II")
 _DRAFTS = struct.Struct("<IIIQIIH")
@@ -235,6 +235,7 @@ def _encode_open(m: Open) -> bytes:
         d.theta,
         d.width,
         d.max_depth,
+        d.floor,
         d.temperature,
         d.top_k,
         d.top_p,
@@ -245,11 +246,11 @@ def _encode_open(m: Open) -> bytes:
 
 
 def _decode_open(body: bytes) -> Open:
-    sequence, epoch, digest, b, theta, width, depth, temperature, top_k, top_p, seed, count = _OPEN.unpack_from(body)
+    sequence, epoch, digest, *drafts_by, count = _OPEN.unpack_from(body)
     (length,) = _LENGTH.unpack_from(body, _OPEN.size)
     end = _OPEN.size + _LENGTH.size + length
     (traceparent,) = _texts(body[:end], _OPEN.size, 1)
-    drafting = Drafting(b, theta, width, depth, temperature, top_k, top_p, seed)
+    drafting = Drafting(*drafts_by)
     return Open(sequence, epoch, _read_tokens(body, end, count), digest, drafting, traceparent)
 
 

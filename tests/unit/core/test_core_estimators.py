@@ -126,6 +126,17 @@ def test_candidates_are_the_most_probable_leaves():
     assert candidates(job, 100, 100) == [c, b, d]
 
 
+def test_candidates_stop_at_the_floor():
+    job = Job(floor=0.3, width=9)
+    likely = job.grow(job.tree.root, 1, math.log(0.4))
+    job.grow(job.tree.root, 2, math.log(0.2))
+    below = job.grow(likely, 3, math.log(0.5))
+    job.tree.root.expanded = likely.expanded = True
+    assert candidates(job, 99, 99) == []
+    job.tree.descend([1])
+    assert candidates(job, 99, 99) == [below], "probabilities count from the new root"
+
+
 @pytest.mark.parametrize(("max_depth", "context", "expected"), [(2, 100, [4]), (1, 100, []), (9, 5, [4]), (9, 4, [])])
 def test_candidates_stop_at_depth_and_context(max_depth, context, expected):
     """The root stands at position 2 and the leaf at 3: its child would be token number 5."""

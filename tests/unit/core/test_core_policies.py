@@ -159,8 +159,8 @@ def test_waits_last_as_long_as_stated():
 
 
 def test_drafting_is_algorithm_2s_parameters():
-    policy = make_policy("wanspec", {"branching": 3, "theta": 0.25, "width": 5, "max_depth": 7})
-    assert policy.drafting() == Drafting(3, 0.25, 5, 7)
+    policy = make_policy("wanspec", {"branching": 3, "theta": 0.25, "width": 5, "max_depth": 7, "floor": 0.5})
+    assert policy.drafting() == Drafting(3, 0.25, 5, 7, 0.5)
     assert make_policy("remote_sync", {"k": 4}).drafting() == Drafting(1, 0.0, 1, 4)
 
 

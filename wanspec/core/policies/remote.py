@@ -70,6 +70,7 @@ class WanSpec:
             lies further ahead than one local draft step takes (section 4's wording).
         branching, theta, width: b, theta and s of Algorithm 2.
         max_depth: how far below the committed prefix the worker drafts; the paper sets no limit.
+        floor: path probability below which the worker leaves a leaf alone; the paper's worker has none (0).
         wait_ms: longest wait for the worker, 0 for one RTT and two worker passes (25 ms at least).
     """
 
@@ -82,6 +83,7 @@ class WanSpec:
     theta: float = 0.5
     width: int = 4
     max_depth: int = 24
+    floor: float = 0.02
     wait_ms: float = 0.0
     _updated_ms: float | None = field(default=None, init=False, repr=False)
 
@@ -98,6 +100,7 @@ class WanSpec:
         "theta": (0, 100),
         "width": (1, 256),
         "max_depth": (1, 256),
+        "floor": (0, 1),
         "wait_ms": (0, 60_000),
     }
 
@@ -130,4 +133,4 @@ class WanSpec:
 
     def drafting(self) -> Drafting:
         """Algorithm 2's parameters."""
-        return Drafting(self.branching, self.theta, self.width, self.max_depth)
+        return Drafting(self.branching, self.theta, self.width, self.max_depth, self.floor)
