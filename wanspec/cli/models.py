@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from wanspec.cli.progress import ModelProgress
 from wanspec.errors import WanspecError
 from wanspec.models import CATALOG, PAIRS, CatalogEntry, ProgressCallback, cached_folder, is_ready
 from wanspec.models import resolve as resolve_model
@@ -109,23 +109,9 @@ def _describe(known: CatalogEntry) -> dict[str, Any]:
 
 
 def _with_progress(work: Callable[[ProgressCallback], dict[str, str]], as_json: bool) -> dict[str, str]:
-    # The display goes to standard error: standard output stays clean for programs.
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-            task = display.add_task("looking", total=None)
-            announced: set[str] = set()
-
-            def on_progress(stage: str, fraction: float | None) -> None:
-                display.update(
-                    task, description=stage, total=None if fraction is None else 1.0, completed=fraction or 0
-                )
-                if not console.is_terminal and stage not in announced:
-                    announced.add(stage)
-                    console.print(stage, highlight=False, soft_wrap=True)
-
-            return work(on_progress)
+        with ModelProgress() as progress:
+            return work(progress)
     except WanspecError as error:
         if as_json:
             click.echo(json.dumps({"error": str(error)}))

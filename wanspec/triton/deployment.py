@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -131,13 +131,17 @@ class Deployment:
         )
         self.controller.start()
         self._started.append(self.controller)
-        with ThreadPoolExecutor(2, thread_name_prefix="wanspec-start") as pool:
+        pool = ThreadPoolExecutor(2, thread_name_prefix="wanspec-start")
+        try:
             waits = [
                 pool.submit(server.wait_ready, timeout_s, _progress(server.name, on_progress))
                 for server in (self.worker, self.controller)
             ]
-            for wait in waits:
+            for wait in as_completed(waits):
                 wait.result()
+        finally:
+            # A failure or a Ctrl-C goes on to stop the servers at once, which ends the waits.
+            pool.shutdown(wait=False, cancel_futures=True)
         if self.worker.ports.grpc != port:
             raise ServerError(f"port {port} of the worker was taken by another process; start again")
 

@@ -63,3 +63,12 @@ def relevant_lines(text: str, limit: int = 20) -> list[str]:
         lines = [line.rstrip() for line in text.splitlines() if line.strip() and not HARMLESS.search(line)]
         chosen = [line for line in lines if COMPLAINT.search(line)] or lines[-5:]
     return chosen[-limit:]
+
+
+def cause(problem: str, limit: int = 20) -> list[str]:
+    """The first ``limit`` lines of what Triton answers when a model does not load: the exception comes first.
+
+    The import machinery's own frames are left out; they push the cause off the screen.
+    """
+    lines = [line.rstrip() for line in problem.splitlines()]
+    return [line for line in lines if line.strip(" ;") and "<frozen importlib" not in line][:limit]

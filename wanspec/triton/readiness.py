@@ -68,7 +68,7 @@ class Readiness:
                 loads.remove(load)
                 if load.problem is not None:
                     self._check_alive(process, log, log_start, settle_s=0.5)
-                    raise ServerError(self._message(f"model {load.model} does not load", load.problem, log))
+                    raise ServerError(self._message(f"model {load.model} does not load", logs.cause(load.problem), log))
                 pending.remove(load.model)
             if not loads:
                 return
@@ -85,7 +85,7 @@ class Readiness:
             if self._left_s() <= 0:
                 what = f"not ready after {self._timeout_s:g} s ({state}; missing: {', '.join(models) or 'the server'})"
                 advice = "wait longer, or see the log"
-                raise ServerError(self._message(f"{what}; {advice}", logs.read_tail(log, log_start), log))
+                raise ServerError(self._message(f"{what}; {advice}", _tail(log, log_start), log))
             time.sleep(POLL_S)
 
     def _check_alive(self, process: Process, log: Path, log_start: int, settle_s: float = 0.0) -> None:
@@ -97,10 +97,11 @@ class Readiness:
             time.sleep(POLL_S)
         text = logs.read_tail(log, log_start)
         kind = BindError if logs.ADDRESS_IN_USE.search(text) else ServerError
-        raise kind(self._message(f"tritonserver ended with exit code {process.exit_code}", text, log))
+        lines = logs.relevant_lines(text)
+        raise kind(self._message(f"tritonserver ended with exit code {process.exit_code}", lines, log))
 
-    def _message(self, what: str, text: str, log: Path) -> str:
-        return "\n".join([f"server {self._name}: {what}", *logs.relevant_lines(text), f"log: {log}"])
+    def _message(self, what: str, lines: Sequence[str], log: Path) -> str:
+        return "\n".join([f"server {self._name}: {what}", *lines, f"log: {log}"])
 
     def _left_s(self) -> float:
         return self._started + self._timeout_s - time.monotonic()
@@ -108,6 +109,10 @@ class Readiness:
     def _tell(self, state: str, models: Sequence[str]) -> None:
         if self._on_progress is not None:
             self._on_progress(state, time.monotonic() - self._started, tuple(models))
+
+
+def _tail(log: Path, log_start: int) -> list[str]:
+    return logs.relevant_lines(logs.read_tail(log, log_start))
 
 
 class _Load:

@@ -1,0 +1,230 @@
+"""``wanspec demo``: two regions, two prompts, three policies, and what the split saved."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import click
+from rich.console import Console
+
+from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.comparison import (
+    Figures,
+    Run,
+    exactness_sentence,
+    figures,
+    figures_as_json,
+    figures_table,
+    verdict,
+)
+from wanspec.cli.generate import stream
+from wanspec.cli.machine import describe_machine
+from wanspec.cli.progress import Display, StartProgress
+from wanspec.cli.reference import Reference
+from wanspec.cli.regions import Pace, PaceType, choose_models, engines
+from wanspec.cli.render import Painter, find_tokenizer, legend, make_console, shows_color
+from wanspec.errors import ServerError
+from wanspec.exactness import Exactness
+from wanspec.models import PAIRS
+from wanspec.network.shape import LinkShape
+from wanspec.triton.client import Answer, Pending, WanspecClient
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import RegionSettings
+
+SPLIT, LOCAL, TARGET_ONLY = "wanspec", "local", "target_only"
+POLICIES = (SPLIT, LOCAL, TARGET_ONLY)
+PROMPTS = {
+    "smollm2": (
+        "Write a short email to my landlord: the kitchen tap is leaking.",
+        "What is the capital of France, and what is it famous for?",
+    ),
+    "small": ("The history of the city begins with", "In the morning the children went to"),
+}
+LINK_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for."""
+
+    pair: str
+    rtt_ms: float
+    max_tokens: int
+    pace: Pace
+
+
+@click.command(cls=JsonErrors)
+@click.option("--pair", type=click.Choice(list(PAIRS)), default="smollm2", show_default=True, help="Target and draft.")
+@click.option("--rtt-ms", type=click.FloatRange(0, 10_000), default=30.0, show_default=True, help="Round trip.")
+@click.option("--max-tokens", type=click.IntRange(2), default=64, show_default=True, help="Longest answer.")
+@click.option(
+    "--pace-ms",
+    type=PaceType(),
+    default="100,30,30",
+    show_default=True,
+    help="Least duration of a step: target,draft,worker. 0,0,0: as fast as this machine can.",
+)
+@click.option("--keep-logs", is_flag=True, help="Keep the servers' logs; failures keep them anyway.")
+@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
+@JSON_OPTION
+def demo(
+    pair: str, rtt_ms: float, max_tokens: int, pace_ms: Pace, keep_logs: bool, no_color: bool, as_json: bool
+) -> None:
+    """See a language model's answer come from two regions, and what that saved.
+
+    Two Triton servers start on this machine, with an emulated WAN between them: the target and a small draft model in
+    one, the same draft model in the other. Two prompts are answered by each of three policies: `wanspec` (drafts cross
+    the WAN), `local` (speculative decoding in one region) and `target_only` (the reference for the output).
+
+    The regions share this machine, so by default each step is paced to a duration of large models' steps; otherwise the
+    two would take the processor from each other.
+
+    \b
+    Examples:
+      wanspec demo
+      wanspec demo --rtt-ms 100
+      wanspec demo --pace-ms 0,0,0          unpaced
+      wanspec demo --pair small --json      no download, for programs
+    """
+    options = Options(pair, rtt_ms, max_tokens, pace_ms)
+    # With --json, everything for people goes to standard error.
+    console = make_console(color=not no_color, stderr=as_json)
+    target, draft = choose_models(pair)
+    regions = RegionSettings(target, draft, *engines(pace_ms))
+    deployment = Deployment(DeploymentSettings(regions, LinkShape(delay_ms=rtt_ms / 2)))
+    try:
+        with StartProgress() as progress:
+            deployment.start(progress)
+        result = _Demo(deployment, options, console).run()
+    finally:
+        deployment.stop()
+    for server in () if keep_logs else (deployment.controller, deployment.worker):
+        server.log.unlink(missing_ok=True)
+    if as_json:
+        click.echo(json.dumps(result.as_json(), indent=2))
+    else:
+        result.show(console)
+    if not result.exactness.holds:
+        sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it."""
+
+    options: Options
+    runs: tuple[Run, ...]
+    rows: tuple[Figures, ...]
+    exactness: Exactness
+
+    @property
+    def verdict(self) -> str:
+        """In a sentence."""
+        by_name = {row.policy: row for row in self.rows}
+        return verdict(by_name[SPLIT], by_name[LOCAL], by_name[TARGET_ONLY])
+
+    @property
+    def conditions(self) -> str:
+        """How it was measured."""
+        pace = self.options.pace
+        paced = (
+            f"steps paced to at least {pace} ms, as of larger models"
+            if pace
+            else "unpaced, so that both regions compete for this machine's processor"
+        )
+        return (
+            f"Measured: {describe_machine()}; real engines on the CPU, {paced}; "
+            f"RTT {self.options.rtt_ms:g} ms emulated; "
+            f"medians of {len(self.runs) // len(POLICIES)} answers of up to {self.options.max_tokens} tokens, "
+            "their prompts in the KV cache already."
+        )
+
+    def show(self, console: Console) -> None:
+        """Print table and conclusions."""
+        console.print(figures_table(self.rows))
+        console.print(self.verdict)
+        console.print(exactness_sentence(self.exactness), style="bold" if self.exactness.holds else "bold red")
+        console.print(self.conditions, style="dim")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": describe_machine(),
+            "options": asdict(self.options),
+            "policies": {row.policy: figures_as_json(row) for row in self.rows},
+            "exactness": asdict(self.exactness)
+            | {"identical": self.exactness.identical, "holds": self.exactness.holds},
+            "verdict": self.verdict,
+            "conditions": self.conditions,
+            "runs": [asdict(run) for run in self.runs],
+        }
+
+
+class _Demo:
+    """The requests of one demo."""
+
+    def __init__(self, deployment: Deployment, options: Options, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._target = deployment.settings.regions.target_dir
+        self._client = WanspecClient(deployment.controller.grpc_endpoint)
+        self._parameters = self._client.parameters()
+        self._chat = self._parameters.get("chat_template") == "yes"
+
+    def run(self) -> Result:
+        """Ask, compare."""
+        self._await_link()
+        tokenizer = find_tokenizer(self._parameters)
+        if shows_color(self._console):
+            self._console.print(legend(tokenizer is not None))
+        prompts = PROMPTS[self._options.pair]
+        for prompt in prompts:  # once each, lest the first policy alone pay for the target's prefill
+            self._ask(prompt, TARGET_ONLY, 1).result()
+        # Interleaved: what else the machine does meanwhile falls on all policies alike.
+        answers: dict[tuple[str, int], Answer] = {}
+        for number, prompt in enumerate(prompts):
+            self._console.print(f"\n> {prompt}", style="bold")
+            answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), Painter(tokenizer), self._console)
+            with Display() as display:
+                for policy in POLICIES[1:] if number % 2 == 0 else POLICIES[:0:-1]:
+                    display.show("policy", f"the same prompt with policy {policy}")
+                    answers[policy, number] = self._ask(prompt, policy).result()
+        runs = [Run(policy, number, answer.summary) for (policy, number), answer in answers.items()]
+        exact = {policy: self._check(policy, prompts, answers) for policy in POLICIES if policy != TARGET_ONLY}
+        rows = [figures(policy, runs, exact.get(policy)) for policy in POLICIES]
+        return Result(self._options, tuple(runs), tuple(rows), reduce(add, exact.values()))
+
+    def _ask(self, prompt: str, policy: str, max_tokens: int | None = None) -> Pending:
+        length = max_tokens or self._options.max_tokens
+        return self._client.ask(prompt, chat=self._chat, max_tokens=length, policy=policy)
+
+    def _await_link(self) -> None:
+        """Warm the engines up until the worker has joined.
+
+        Raises:
+            ServerError: it has not within 20 s.
+        """
+        deadline = time.monotonic() + LINK_TIMEOUT_S
+        while True:
+            answer = self._client.ask(PROMPTS[self._options.pair][0], max_tokens=4, policy=SPLIT).result()
+            if answer.summary["rtt_ms"] is not None:
+                return
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"the worker has not joined within {LINK_TIMEOUT_S:g} s; see its log (--keep-logs), or try again"
+                )
+
+    def _check(self, policy: str, prompts: tuple[str, ...], answers: dict[tuple[str, int], Answer]) -> Exactness:
+        checks = []
+        for number, prompt in enumerate(prompts):
+            reference = answers[TARGET_ONLY, number].tokens
+            judge = Reference(self._client, self._target, prompt, self._chat, reference)
+            checks.append(judge.check(answers[policy, number].tokens, policy, {}))
+        return reduce(add, checks)

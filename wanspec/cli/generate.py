@@ -1,0 +1,130 @@
+"""``wanspec generate``: one prompt against a running endpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
+from wanspec.cli.explain import explain, rounds_as_json, rounds_view
+from wanspec.cli.render import Flow, Painter, find_tokenizer, legend, make_console, shows_color, summary_line
+from wanspec.core.policies import POLICIES
+from wanspec.errors import ServerError
+from wanspec.triton.client import Answer, Pending, WanspecClient
+
+DEFAULT_URL = "127.0.0.1:8001"
+
+
+@click.command(cls=JsonErrors)
+@click.argument("prompt", required=False)
+@click.option("--url", default=DEFAULT_URL, show_default=True, metavar="HOST:PORT", help="gRPC of the endpoint.")
+@click.option("--policy", metavar="NAME", help=f"{', '.join(POLICIES)}; default: the endpoint's.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: the endpoint's.")
+@click.option("--chat/--no-chat", default=None, help="Wrap the prompt in the model's chat template; default: if any.")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read the prompt from standard input; PROMPT - does too.")
+@click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
+@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
+@JSON_OPTION
+def generate(
+    prompt: str | None,
+    url: str,
+    policy: str | None,
+    settings: tuple[str, ...],
+    max_tokens: int | None,
+    chat: bool | None,
+    from_stdin: bool,
+    explained: bool,
+    no_color: bool,
+    as_json: bool,
+) -> None:
+    """Stream the answer to PROMPT from a running endpoint (`wanspec up` starts one).
+
+    Tokens are coloured by who proposed them. The last line says what the answer cost. Ctrl-C ends the request in both
+    regions.
+
+    \b
+    Examples:
+      wanspec generate "Why is the sky blue?"
+      wanspec generate "Why is the sky blue?" --policy local --set k=3
+      wanspec generate "Name three rivers." --explain
+      cat question.txt | wanspec generate - --json
+    """
+    text = _prompt(prompt, from_stdin)
+    policy_parameters = parse_settings(settings)
+    client = WanspecClient(url)
+    parameters = _parameters(client)
+    pending = client.ask(
+        text,
+        max_tokens=max_tokens,
+        chat=parameters.get("chat_template") == "yes" if chat is None else chat,
+        policy=policy,
+        policy_parameters=policy_parameters,
+        event_log=explained,
+    )
+    painter = Painter(find_tokenizer(parameters))
+    if as_json:
+        click.echo(json.dumps(_as_json(pending.result(), explained), ensure_ascii=False, indent=2))
+        return
+    console = make_console(color=not no_color)
+    answer = stream(pending, painter, console)
+    if shows_color(console):
+        console.print(legend(painter.by_token))
+    # For a pipe, standard output is the answer alone.
+    notes = console if console.is_terminal else make_console(color=not no_color, stderr=True)
+    notes.print(summary_line(answer.summary), style="dim")
+    if explained:
+        console.print(rounds_view(explain(answer), painter.token))
+
+
+def stream(pending: Pending, painter: Painter, console: Console) -> Answer:
+    """Print an answer as it comes, coloured; return it whole."""
+    flow = Flow(console.width) if console.is_terminal else None
+    try:
+        for piece in pending:
+            for text, style in painter.paint(piece):
+                console.print(Text(flow.fit(text) if flow else text, style), end="", soft_wrap=True)
+            console.file.flush()
+    finally:
+        console.print()
+    return pending.answer
+
+
+def _parameters(client: WanspecClient) -> dict[str, str]:
+    try:
+        return client.parameters()
+    except ServerError as error:
+        raise ServerError(f"{error}. Is an endpoint running there? `wanspec up` starts one; --url names it.") from error
+
+
+def _prompt(prompt: str | None, from_stdin: bool) -> str:
+    if from_stdin and prompt not in (None, "-"):
+        raise click.UsageError("give a PROMPT or --stdin, not both")
+    if from_stdin or prompt == "-":
+        try:
+            return sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"standard input is not UTF-8: byte {error.start}") from error
+    if prompt is None:
+        raise click.UsageError('give a PROMPT in quotes, or - to read standard input: wanspec generate "Hello"')
+    return prompt
+
+
+def _as_json(answer: Answer, explained: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "origins": [origin.label for origin in answer.origins],
+        "finish_reason": answer.finish_reason,
+        "summary": answer.summary,
+    }
+    if explained:
+        replayed = explain(answer)
+        values |= {"rounds": rounds_as_json(replayed), "replay_matches": replayed.matches}
+        values["event_log"] = answer.event_log
+    return values

@@ -1,0 +1,63 @@
+"""What is shown while models are fetched and servers start: bars on a terminal, else a line for each change."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from wanspec.cli.render import make_console
+
+
+class Display:
+    """A transient display on standard error: standard output stays clean for programs. Use with ``with``."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or make_console(stderr=True)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, str] = {}
+
+    def __enter__(self: Shown) -> Shown:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, task: str, text: str, fraction: float | None = None) -> None:
+        """Show ``text`` as the state of ``task``. ``fraction``: the share that is done, None where it is not known."""
+        if not self._console.is_terminal:
+            if self._told.get(task) != text:
+                self._told[task] = text
+                self._console.print(text, soft_wrap=True)
+            return
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(text, total=None)
+        total = None if fraction is None else 1.0
+        self._bars.update(self._tasks[task], description=text, total=total, completed=fraction or 0.0)
+
+
+Shown = TypeVar("Shown", bound=Display)
+
+
+class ModelProgress(Display):
+    """Progress of fetching and converting models, as ``wanspec.models.resolve`` reports it."""
+
+    def __call__(self, stage: str, fraction: float | None) -> None:
+        """Take note."""
+        self.show("model", stage, fraction)
+
+
+class StartProgress(Display):
+    """Progress of the servers, as ``Deployment.start`` reports it."""
+
+    def __call__(self, server: str, state: str, seconds: float, models: tuple[str, ...]) -> None:
+        """Take note; from any thread."""
+        what = f" {', '.join(models)}" if state == "loading" and models else ""
+        self.show(server, f"{server}: {state}{what}", 1.0 if state == "ready" else None)

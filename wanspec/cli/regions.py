@@ -1,0 +1,155 @@
+"""Options that describe the two regions, and what they mean: shared by ``up`` and ``demo``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from wanspec.cli.machine import cores
+from wanspec.cli.progress import ModelProgress
+from wanspec.core.policies import make_policy
+from wanspec.errors import ConfigError
+from wanspec.models import PAIRS, check_pair, resolve
+from wanspec.network.ports import is_free
+from wanspec.network.shape import LinkShape
+from wanspec.triton.regions import EngineSettings
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+STANDARD_PORTS: Mapping[str, int] = {"grpc": 8001, "http": 8000, "metrics": 8002}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Least duration of a step of each engine, ms; 0 for none."""
+
+    target: float = 0.0
+    draft: float = 0.0
+    worker: float = 0.0
+
+    def __bool__(self) -> bool:
+        return any((self.target, self.draft, self.worker))
+
+    def __str__(self) -> str:
+        return f"{self.target:g} (target), {self.draft:g} (local draft), {self.worker:g} (worker)"
+
+    def scaled(self, time_scale: float) -> Pace:
+        """Stretched."""
+        return Pace(self.target * time_scale, self.draft * time_scale, self.worker * time_scale)
+
+
+class PaceType(click.ParamType[Pace]):
+    """``target,draft,worker`` in ms, such as ``100,30,30``."""
+
+    name = "T,D,W"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pace:
+        """Read it."""
+        if isinstance(value, Pace):
+            return value
+        try:
+            steps = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            steps = []
+        if len(steps) != 3 or not all(0 <= step < 60_000 for step in steps):
+            self.fail(f"{value!r} is not three durations of 0 to 60000 ms: target,draft,worker, such as 100,30,30")
+        return Pace(*steps)
+
+
+def network_options(function: Function) -> Function:
+    """``--rtt-ms`` and the other properties of the emulated WAN."""
+    options = [
+        click.option("--rtt-ms", type=click.FloatRange(0, 10_000), default=30.0, show_default=True, help="Round trip."),
+        click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="One-way delay varies by this much."),
+        click.option("--rate-mbps", type=click.FloatRange(0, min_open=True), help="Bandwidth; default: unlimited."),
+        click.option("--loss", type=click.FloatRange(0, 0.5), default=0.0, help="Share of packets lost, 0 to 0.5."),
+    ]
+    return _all(options, function)
+
+
+def engine_options(function: Function) -> Function:
+    """How the engines run."""
+    options = [
+        click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."),
+        click.option("--device", default="cpu", show_default=True, help="Of target and local draft, as PyTorch says."),
+        click.option("--worker-device", help="Of the worker's draft; default: as --device."),
+        click.option("--threads", type=click.IntRange(1), help="Of each engine; default: half of the cores."),
+        click.option("--time-scale", type=click.FloatRange(0.01, 1000), default=1.0, help="Stretches paces and RTT."),
+    ]
+    return _all(options, function)
+
+
+def choose_models(pair: str | None, target: str | None = None, draft: str | None = None) -> tuple[Path, Path]:
+    """Return the folders of target and draft, fetched and converted if need be.
+
+    Raises:
+        click.UsageError: a pair and models were given, or one model of two.
+        ModelError: a model is unknown or incomplete, or the two have different tokenizers.
+    """
+    if pair and (target or draft):
+        raise click.UsageError("give --pair, or --target and --draft")
+    if bool(target) != bool(draft):
+        raise click.UsageError("--target and --draft go together; --pair names two models that fit")
+    names = (target, draft) if target and draft else PAIRS[pair or "smollm2"]
+    with ModelProgress() as progress:
+        folders = resolve(names[0], progress), resolve(names[1], progress)
+    check_pair(*folders)
+    return folders
+
+
+def engines(
+    pace: Pace,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    worker_device: str | None = None,
+    threads: int | None = None,
+) -> tuple[EngineSettings, EngineSettings, EngineSettings]:
+    """Return the engines of target, local draft and worker. ``threads``: half of the cores where None."""
+    base = EngineSettings(dtype=dtype, device=device, threads=threads or max(1, cores() // 2))
+    return (
+        replace(base, pace_ms=pace.target),
+        replace(base, pace_ms=pace.draft),
+        replace(base, pace_ms=pace.worker, device=worker_device or device),
+    )
+
+
+def link_shape(rtt_ms: float, jitter_ms: float, rate_mbps: float | None, loss: float, time_scale: float) -> LinkShape:
+    """The path between the regions; ``time_scale`` stretches every time on it.
+
+    Raises:
+        ConfigError: a value is out of its limits.
+    """
+    rate = None if rate_mbps is None else rate_mbps / time_scale
+    return LinkShape(delay_ms=rtt_ms / 2 * time_scale, jitter_ms=jitter_ms * time_scale, rate_mbps=rate, loss=loss)
+
+
+def check_policy(name: str, parameters: Mapping[str, float | int | str]) -> None:
+    """Raise ConfigError unless a policy of this name takes these parameters."""
+    try:
+        make_policy(name, parameters)
+    except ValueError as error:
+        field, _, problem = str(error).partition(": ")
+        raise ConfigError(f"--{field.replace('policy_parameters.', 'set ')}", problem) from error
+
+
+def choose_port(kind: str, given: int | None) -> int | None:
+    """A port of the controller: as given, else Triton's usual one where it is free, else any (None).
+
+    Raises:
+        ConfigError: the given port is in use.
+    """
+    if given is not None and not is_free(given):
+        raise ConfigError(f"--{kind}-port", f"{given} is in use; stop its user, choose another, or leave it out")
+    return given or (STANDARD_PORTS[kind] if is_free(STANDARD_PORTS[kind]) else None)
+
+
+def _all(options: Sequence[Callable[[Any], Any]], function: Function) -> Function:
+    for option in reversed(options):
+        option(function)  # click collects options on the function itself
+    return function

@@ -1,0 +1,151 @@
+"""How answers look in a terminal: tokens coloured by origin, summaries, tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tokenizers import Tokenizer
+
+from wanspec.core.tree import Origin
+from wanspec.triton.client import Piece
+from wanspec.triton.text import TextStream
+
+STYLES: Mapping[Origin, str] = {Origin.TARGET: "", Origin.REMOTE: "bold green", Origin.LOCAL: "yellow"}
+NAMES: Mapping[Origin, str] = {Origin.REMOTE: "remote draft", Origin.LOCAL: "local draft", Origin.TARGET: "target"}
+
+
+_ROOM = 9
+"""Columns that a word wants at the end of a line: more of it may follow."""
+
+
+def make_console(*, color: bool = True, stderr: bool = False) -> Console:
+    """A console that follows the terminal, NO_COLOR and ``--no-color``; escape codes never reach a file or a pipe."""
+    return Console(no_color=True if not color else None, stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def shows_color(console: Console) -> bool:
+    """Whether origins can be told apart by their colours."""
+    return console.is_terminal and not console.no_color and os.environ.get("TERM") != "dumb"
+
+
+def legend(by_token: bool) -> Text:
+    """Which colour means what.
+
+    Args:
+        by_token: whether each token has its own colour; otherwise each piece has that of its first token.
+    """
+    text = Text("tokens by origin: ", style="dim")
+    for index, (origin, name) in enumerate(NAMES.items()):
+        text.append(" | " if index else "", style="dim")
+        text.append(name, style=STYLES[origin])
+    if not by_token:
+        text.append(" (a piece of several tokens has the colour of its first one)", style="dim")
+    return text
+
+
+class Painter:
+    """Colours pieces of an answer by the origin of their tokens.
+
+    A piece's text comes whole. With the endpoint's tokenizer at hand it is split into its tokens' texts; where the
+    split does not give the very text that came, or without a tokenizer, the piece has the colour of its first token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._stream = TextStream(tokenizer) if tokenizer is not None else None
+
+    @property
+    def by_token(self) -> bool:
+        """Whether tokens get their own colours."""
+        return self._stream is not None
+
+    def paint(self, piece: Piece) -> list[tuple[str, str]]:
+        """The piece's text in parts, each with its style."""
+        if self._stream is not None:
+            texts = [self._stream.push([token]) for token in piece.tokens]
+            if "".join(texts) == piece.text:
+                return [(text, STYLES[origin]) for text, origin in zip(texts, piece.origins, strict=True)]
+        return [(piece.text, STYLES[piece.origins[0]] if piece.origins else "")]
+
+    def token(self, token: int) -> str:
+        """One token as it is shown in a table: its text, quoted where that is invisible, or its number."""
+        if self._tokenizer is None:
+            return f"#{token}"
+        text = self._tokenizer.decode([token], skip_special_tokens=False)
+        return text.strip() if text.strip() else repr(text)
+
+
+class Flow:
+    """Breaks streamed text at spaces. A word that comes in several parts may still be broken by the terminal."""
+
+    def __init__(self, width: int) -> None:
+        """``width``: of the terminal, in columns."""
+        self._width = width
+        self._left = width
+
+    def fit(self, text: str) -> str:
+        """The next part of the text, with line breaks in the place of some spaces."""
+        parts = []
+        for part in re.findall(r"\n| [^ \n]*|[^ \n]+", text):
+            needed = cell_len(part)
+            if part == "\n":
+                self._left = self._width
+            elif part[0] == " " and max(needed, _ROOM) > self._left and self._left < self._width:
+                parts.append("\n")
+                part = part[1:]
+                self._left = self._width - cell_len(part)
+            else:
+                self._left = (self._left - needed) % self._width if needed > self._left else self._left - needed
+            parts.append(part)
+        return "".join(parts)
+
+
+def find_tokenizer(parameters: Mapping[str, str]) -> Tokenizer | None:
+    """The endpoint's tokenizer, where its target's folder is on this machine too."""
+    path = Path(parameters.get("target_dir", "")) / "tokenizer.json"
+    if not parameters.get("target_dir") or not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception:  # the library raises bare Exception; colours are not worth a failure
+        return None
+
+
+def summary_line(summary: Mapping[str, Any]) -> str:
+    """What an answer cost, in one line (``docs/endpoint.md`` describes each figure)."""
+    tokens = summary["output_tokens"]
+    parts = [
+        f"{tokens} tokens",
+        f"{ms_per_token(summary):.1f} ms/token" if tokens else "",
+        f"TTFT {summary['ttft_ms']:.0f} ms" if summary.get("ttft_ms") is not None else "",
+        f"{summary['rounds']} rounds",
+    ]
+    for origin in ("remote", "local"):
+        drafted = summary[f"drafted_{origin}"]
+        parts.append(f"{origin} drafts accepted {summary[f'accepted_{origin}']}/{drafted}" if drafted else "")
+    parts.append(f"{summary['local_draft_passes']} local draft passes")
+    parts.append(f"RTT {summary['rtt_ms']:.0f} ms" if summary.get("rtt_ms") is not None else "no worker")
+    return f"{summary['policy']}: " + ", ".join(part for part in parts if part)
+
+
+def ms_per_token(summary: Mapping[str, Any]) -> float:
+    """Latency of the whole answer by its tokens, ms."""
+    return float(summary["latency_ms"]) / max(1, int(summary["output_tokens"]))
+
+
+def table(*titles: str) -> Table:
+    """An open table. A title that ends in ``#`` is of a column of numbers, one that ends in ``!`` is never wrapped."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in titles:
+        justify: Literal["right", "left"] = "right" if title.endswith("#") else "left"
+        made.add_column(title.rstrip("#!"), justify=justify, overflow="fold", no_wrap=title.endswith("!"))
+    return made

@@ -1,0 +1,162 @@
+"""``wanspec up``: two regions on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
+from wanspec.cli.progress import StartProgress
+from wanspec.cli.regions import (
+    STANDARD_PORTS,
+    Pace,
+    PaceType,
+    check_policy,
+    choose_models,
+    choose_port,
+    engine_options,
+    engines,
+    link_shape,
+    network_options,
+)
+from wanspec.cli.render import make_console
+from wanspec.core.policies import POLICIES
+from wanspec.errors import ConfigError, ServerError
+from wanspec.models import PAIRS
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import RegionSettings
+
+logger = logging.getLogger(__name__)
+
+_WATCH_S = 0.5
+
+
+@click.command(cls=JsonErrors)
+@click.option("--pair", type=click.Choice(list(PAIRS)), help="Target and draft that fit; default: smollm2.")
+@click.option("--target", metavar="MODEL", help="Name (`wanspec models list`), folder or hub id; with --draft.")
+@click.option("--draft", metavar="MODEL", help="Of the target's own tokenizer.")
+@network_options
+@click.option(
+    "--policy", default="wanspec", show_default=True, help=f"Of requests that name none: {', '.join(POLICIES)}."
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of it; repeatable.")
+@click.option("--no-local-draft", is_flag=True, help="No draft model beside the target.")
+@engine_options
+@click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
+@click.option("--context", type=click.IntRange(2), help="Longest sequence in tokens; default: the target's own.")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Default: 8001 if free.")
+@click.option("--http-port", type=click.IntRange(1, 65535), help="Default: 8000 if free.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Default: 8002 if free.")
+@click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
+@click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go.")
+@JSON_OPTION
+def up(**options: Any) -> None:
+    """Start two regions with an emulated WAN between them; run until Ctrl-C.
+
+    \b
+    Examples:
+      wanspec up
+      wanspec up --pair small --rtt-ms 70 --jitter-ms 5
+      wanspec up --target ./my-target --draft ./my-draft --policy local --set k=3
+      wanspec up --pace-ms 100,30,30            steps as slow as a large deployment's
+    """
+    console = make_console(stderr=options["as_json"])
+    deployment = Deployment(deployment_settings(options))
+    try:
+        with StartProgress() as progress:
+            deployment.start(progress)
+        if options["as_json"]:
+            click.echo(json.dumps(endpoints(deployment)))
+        else:
+            _welcome(console, deployment, options)
+        _watch(deployment)
+    finally:
+        console.print("stopping both regions", style="dim")
+        deployment.stop()
+
+
+def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
+    """Turn the command's options into settings; models are fetched if need be.
+
+    Raises:
+        click.UsageError: options that exclude each other.
+        ConfigError: a value is out of its limits, or a port is in use.
+        ModelError: a model is unknown or incomplete, or target and draft have different tokenizers.
+    """
+    scale = options["time_scale"]
+    parameters = parse_settings(options["settings"])
+    check_policy(options["policy"], parameters)
+    link = link_shape(options["rtt_ms"], options["jitter_ms"], options["rate_mbps"], options["loss"], scale)
+    grpc, http, metrics = (choose_port(kind, options[f"{kind}_port"]) for kind in STANDARD_PORTS)
+    names = ("dtype", "device", "worker_device", "threads")
+    each = engines(options["pace_ms"], **{name: options[name] for name in names})
+    target, draft = choose_models(options["pair"], options["target"], options["draft"])
+    regions = RegionSettings(
+        target,
+        draft,
+        *each,
+        local_draft_model=not options["no_local_draft"],
+        time_scale=scale,
+        policy=options["policy"],
+        policy_parameters=parameters,
+        context=options["context"],
+        event_log=_log_file(options["event_log"]),
+    )
+    return DeploymentSettings(regions, link, grpc, http, metrics, log_dir=options["log_dir"])
+
+
+def endpoints(deployment: Deployment) -> dict[str, Any]:
+    """Where the endpoint and the logs are, as plain values."""
+    controller, worker = deployment.controller, deployment.worker
+    link = deployment.settings.link
+    return {
+        "grpc": controller.grpc_endpoint,
+        "http": f"http://127.0.0.1:{controller.ports.http}",
+        "metrics": f"http://127.0.0.1:{controller.ports.metrics}/metrics",
+        "worker_grpc": worker.grpc_endpoint,
+        "relay": deployment.relay.endpoint if link else None,
+        "rtt_ms": link.rtt_ms if link else 0.0,
+        "logs": [str(controller.log), str(worker.log)],
+    }
+
+
+def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) -> None:
+    where = endpoints(deployment)
+    regions = deployment.settings.regions
+    console.print(f"Both regions are up, {where['rtt_ms']:g} ms RTT between them.", style="bold")
+    console.print(f"  target {regions.target_dir.name}, draft {regions.draft_dir.name}, policy {regions.policy}")
+    if options["pace_ms"]:
+        console.print(f"  paced: steps last at least {options['pace_ms'].scaled(options['time_scale'])} ms")
+    for name in ("grpc", "http", "metrics"):
+        console.print(f"  {name:8}{where[name]}")
+    console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)
+    body = {"text_input": "Why is the sky blue?", "stream": True, "max_tokens": 64}
+    url = f"{where['http']}/v2/models/wanspec/generate_stream"
+    console.print("Try, in another terminal:", style="bold")
+    console.print(f"  wanspec generate --url {where['grpc']} {shlex.quote('Why is the sky blue?')}", soft_wrap=True)
+    console.print(f"  curl -N {url} -d {shlex.quote(json.dumps(body))}", soft_wrap=True)
+    console.print("Ctrl-C stops both.", style="dim")
+
+
+def _watch(deployment: Deployment) -> None:
+    """Wait for a signal. Raises ServerError when a server ends by itself."""
+    while True:
+        time.sleep(_WATCH_S)
+        for server in (deployment.controller, deployment.worker):
+            if not server.running:
+                raise ServerError(f"server {server.name}: it ended by itself; see its log: {server.log}")
+
+
+def _log_file(path: Path | None) -> str:
+    if path is None:
+        return ""
+    if not path.absolute().parent.is_dir():
+        raise ConfigError("--event-log", f"the folder {path.absolute().parent} does not exist; make it first")
+    return str(path.absolute())
