@@ -1,7 +1,7 @@
-"""Software overhead of a round: real servers, real stream, engines that cost nothing, no delay on the relay.
+"""Software overhead of a round: real servers, a real stream between them without a relay, engines that cost nothing.
 
 With such engines a round is nothing but our software, Triton, gRPC and the loopback: BLS calls, the controller, the
-link, the worker, the relay. Prints one JSON object: p50, p90 and p99 (ms) of a round for each policy, engine times
+link, the worker. Prints one JSON object: p50, p90 and p99 (ms) of a round for each policy, engine times
 taken off, waits for the worker included. Every answer is compared with `target_only`.
 """
 
@@ -15,7 +15,6 @@ import time
 
 from wanspec.core.replay import replay
 from wanspec.models import resolve
-from wanspec.network.shape import LinkShape
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
@@ -33,7 +32,7 @@ def main() -> int:
     zero = EngineSettings(engine="zero", agreement=arguments.agreement)
     regions = RegionSettings(resolve("small-target"), resolve("small-draft"), EngineSettings(engine="zero"), zero, zero)
     rounds: dict[str, list[float]] = {policy: [] for policy in POLICIES}
-    with Deployment(DeploymentSettings(regions, LinkShape())) as deployment:
+    with Deployment(DeploymentSettings(regions, link=None)) as deployment:
         client = WanspecClient(deployment.controller.grpc_endpoint)
         _warm_up(client)
         exact = True

@@ -37,7 +37,7 @@ class DeploymentSettings:
 
     Attributes:
         regions: models and engines.
-        link: the path between the regions; ``delay_ms`` is one way.
+        link: the path between the regions, ``delay_ms`` one way; None joins them without a relay.
         grpc_port, http_port, metrics_port: of the controller's Triton; free ones where None.
         log_dir: where the servers' logs are kept; a folder per user where None.
         env: added to the environment of both servers.
@@ -45,7 +45,7 @@ class DeploymentSettings:
     """
 
     regions: RegionSettings
-    link: LinkShape = field(default_factory=LinkShape)
+    link: LinkShape | None = field(default_factory=LinkShape)
     grpc_port: int | None = None
     http_port: int | None = None
     metrics_port: int | None = None
@@ -115,11 +115,14 @@ class Deployment:
         self.worker.start()
         self._started.append(self.worker)
         port = self.worker.ports.grpc
-        self.relay = RelayProcess("127.0.0.1", port, settings.link)
-        self.relay.start()
-        self._started.append(self.relay)
+        endpoint = self.worker.grpc_endpoint
+        if settings.link is not None:
+            self.relay = RelayProcess("127.0.0.1", port, settings.link)
+            self.relay.start()
+            self._started.append(self.relay)
+            endpoint = self.relay.endpoint
         self.controller = TritonServer(
-            controller_repository(settings.regions, self.relay.endpoint),
+            controller_repository(settings.regions, endpoint),
             name="controller",
             stages=_stages(settings.regions),
             grpc_port=settings.grpc_port,
