@@ -30,6 +30,7 @@ from wanspec.cli.render import make_console
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ConfigError, ServerError
 from wanspec.models import PAIRS
+from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings
 
@@ -137,7 +138,9 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     for name in ("grpc", "http", "metrics"):
         console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)
-    body = {"text_input": "Why is the sky blue?", "stream": True, "max_tokens": 64}
+    body: dict[str, Any] = {"text_input": "Why is the sky blue?", "stream": True, "max_tokens": 64}
+    if WanspecClient(where["grpc"]).parameters().get("chat_template") == "yes":
+        body["chat"] = True
     url = f"{where['http']}/v2/models/wanspec/generate_stream"
     console.print("Try, in another terminal:", style="bold")
     console.print(f"  wanspec generate --url {where['grpc']} {shlex.quote('Why is the sky blue?')}", soft_wrap=True)

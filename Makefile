@@ -1,0 +1,52 @@
+# The developer's interface. Every target makes what it needs; only Python 3.10 to 3.13 and make are required.
+#
+#   make demo         two regions, two prompts, what the split saved
+#   make test         style, types, and all tests but the long matrices
+#   make acceptance   the long matrices
+#   make lint         style and types only
+#   make format       rewrite the code in the project's style
+#   make clean        remove the virtual environment and caches (models stay in their cache)
+#
+# PYTHON=python3.12        another interpreter for the virtual environment
+# TORCH_INDEX=<url>        an additional package index for PyTorch: see README, "Installing"
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test acceptance lint format clean venv
+.DEFAULT_GOAL := demo
+
+demo: venv
+	$(BIN)/wanspec demo
+
+test: lint
+	$(BIN)/pytest tests/unit tests/simulation tests/integration -m "not acceptance"
+
+acceptance: venv
+	$(BIN)/pytest -m acceptance --timeout 3600 tests
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: $(INSTALLED)
+
+# PyTorch first and alone: only it comes from TORCH_INDEX.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install -c constraints.txt -e '.[local,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
