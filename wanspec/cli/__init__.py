@@ -11,11 +11,7 @@ from typing import NoReturn
 import click
 
 from wanspec import __version__
-from wanspec.cli.demo import demo
-from wanspec.cli.doctor import doctor
-from wanspec.cli.generate import generate
-from wanspec.cli.models import models
-from wanspec.cli.up import up
+from wanspec.cli import demo, doctor, generate, models, up
 from wanspec.errors import WanspecError
 
 EXIT_FAILED = 1
@@ -44,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (up, generate, demo, doctor, models):
+for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models):
     cli.add_command(command)
 
 
