@@ -136,7 +136,7 @@ def test_policies_and_their_parameters():
 def test_figures_in_the_text():
     config = ControllerConfig(PRINT)
     assert f"a constant of {TAIL_ENTROPY_NATS:.1f} nats" in ARCHITECTURE
-    assert entropy_from_log_prob(-0.0998) == pytest.approx(0.5, abs=0.01)  # ln 0.905
+    assert entropy_from_log_prob(-0.0797) == pytest.approx(0.5, abs=0.01)  # ln 0.923
     assert f"`engine_ms`, {config.engine_ms / 1000:g} s" in ARCHITECTURE
     assert f"{config.reopen_limit} times at most" in ARCHITECTURE
     assert "max(25 ms, RTT p90 + 2 worker passes p90)" in ARCHITECTURE

@@ -92,7 +92,7 @@ def test_entropy_estimate_at_its_ends():
     assert entropy_from_log_prob(900.0) == 0.0
     assert entropy_from_log_prob(-math.inf) == entropy_from_log_prob(-5000.0) == TAIL_ENTROPY_NATS
     # The default phi of 0.5 nats lies here (docs/architecture.md).
-    assert entropy_from_log_prob(math.log(0.91)) < 0.5 < entropy_from_log_prob(math.log(0.90))
+    assert entropy_from_log_prob(math.log(0.93)) < 0.5 < entropy_from_log_prob(math.log(0.92))
 
 
 @given(st.lists(st.integers(0, 20), max_size=20), st.integers(0, 100))
