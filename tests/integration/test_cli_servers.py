@@ -1,0 +1,227 @@
+"""The commands with real servers: what they print, how they end, and that nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wanspec.network.ports import reserve_ports
+from wanspec.triton.watchdog import SHARED_MEMORY
+
+WANSPEC = [sys.executable, "-c", "from wanspec.cli import main; main()"]
+DOCS = Path(__file__).parents[2] / "docs" / "endpoint.md"
+STARTED_S, ENDED_S, CLEAN_S = 90.0, 20.0, 5.0
+PROMPT = "The history of the city begins with"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Logs and temporary folders in a place of the test's own."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    return {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder / "tmp")}
+
+
+class Traces:
+    """What a command and all it starts may leave behind: known by the temporary folder in their environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: set[str] = set()
+
+    def look(self) -> int:
+        """Note the servers that run now, whose shared memory bears their folder's name; return how many are known."""
+        self._servers |= {path.name for path in (self._folder / "tmp").glob("wanspec_*")}
+        return len(self._servers)
+
+    def processes(self) -> list[int]:
+        """Live processes that were started under this folder."""
+        mark = f"TMPDIR={self._folder / 'tmp'}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def leftovers(self) -> list[str]:
+        # PyTorch makes its own folder for compiled kernels, one per user.
+        files = [path for path in (self._folder / "tmp").iterdir() if not path.name.startswith("torchinductor_")]
+        files += [path for name in self._servers for path in SHARED_MEMORY.glob(f"{name}*")]
+        return [*map(str, files), *(f"process {pid}" for pid in self.processes())]
+
+    def assert_gone(self) -> None:
+        deadline = time.monotonic() + CLEAN_S
+        while self.leftovers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert self.leftovers() == []
+
+
+def run(*arguments: str, folder: Path, timeout: float = STARTED_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*WANSPEC, *arguments], capture_output=True, text=True, timeout=timeout, env=environment(folder), check=False
+    )
+
+
+@dataclass
+class Up:
+    """A running ``wanspec up --json``."""
+
+    process: subprocess.Popen[str]
+    endpoints: dict[str, Any]
+    traces: Traces
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(ENDED_S)
+
+
+def start_up(folder: Path, *arguments: str) -> Up:
+    with reserve_ports(3) as ports:
+        named = dict(zip(("grpc", "http", "metrics"), ports, strict=True))
+    options = [f"--{kind}-port={port}" for kind, port in named.items()]
+    process = subprocess.Popen(
+        [*WANSPEC, "up", "--pair", "small", "--json", *options, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(folder),
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line.startswith('{"grpc"'):
+        process.kill()
+        raise AssertionError(f"wanspec up said {line!r}")
+    traces = Traces(folder)
+    assert traces.look() == 2
+    return Up(process, json.loads(line), traces)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Two regions; after the tests, SIGTERM ends them and nothing is left."""
+    running = start_up(tmp_path_factory.mktemp("up"), "--rtt-ms", "10")
+    try:
+        yield running
+        assert running.end(signal.SIGTERM) == 143
+        running.traces.assert_gone()
+    finally:
+        running.process.kill()
+        running.process.wait()
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+
+
+def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> None:
+    traces = Traces(tmp_path)
+    arguments = ("demo", "--pair", "small", "--max-tokens", "16", "--pace-ms", "20,5,5", "--json")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, *arguments, folder=tmp_path)
+        while not running.done():
+            traces.look()
+            time.sleep(0.2)
+    done = running.result()
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["policies"]) == {"wanspec", "local", "target_only"}
+    assert result["exactness"]["holds"] is True
+    assert len(result["runs"]) == 6
+    assert result["policies"]["target_only"]["rounds"] == result["policies"]["target_only"]["tokens"]
+    assert result["policies"]["local"]["local_draft_passes"] > 0
+    assert result["policies"]["wanspec"]["remote_draft_passes"] > 0
+    assert result["policies"]["target_only"]["ms_per_token"] >= 20
+    assert "draft passes in the scarce region" in result["verdict"]
+    assert "paced" in result["conditions"]
+    assert "controller: ready" in done.stderr
+    assert traces.look() == 2
+    traces.assert_gone()
+    assert list((tmp_path / "state").rglob("*.log")) == []
+
+
+def test_generate_streams_text_to_a_pipe(up: Up, tmp_path: Path) -> None:
+    done = run("generate", PROMPT, "--url", up.endpoints["grpc"], "--max-tokens", "12", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "\x1b" not in done.stdout
+    assert "12 tokens" in done.stderr
+
+
+def test_generate_explains_itself(up: Up, tmp_path: Path) -> None:
+    arguments = ("generate", PROMPT, "--url", up.endpoints["grpc"], "--max-tokens", "24", "--explain")
+    shown = run(*arguments, folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "the same tokens as served" in " ".join(shown.stdout.split())
+    result = json.loads(run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path).stdout)
+    assert result["replay_matches"] is True
+    assert len(result["tokens"]) == len(result["origins"]) == 24
+    assert len(result["rounds"]) == result["summary"]["rounds"]
+    assert result["summary"]["policy"] == "remote_sync"
+
+
+def test_refusals_of_the_endpoint_are_messages(up: Up, tmp_path: Path) -> None:
+    done = run("generate", "", "--url", up.endpoints["grpc"], folder=tmp_path)
+    assert done.returncode == 1
+    assert "text_input" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("generate", "x", "--url", up.endpoints["grpc"], "--set", "k=99", "--json", folder=tmp_path)
+    assert done.returncode == 1
+    assert "1 to 32" in json.loads(done.stdout)["error"]
+
+
+def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
+    assert [language for language, _ in blocks] == ["bash", "python", "python"]
+    for language, code in blocks:
+        code = code.replace("http://127.0.0.1:8000", up.endpoints["http"]).replace(
+            "127.0.0.1:8001", up.endpoints["grpc"]
+        )
+        code = code.replace('"chat": true, ', "")  # the small pair has no chat template
+        command = ["bash", "-c", code] if language == "bash" else [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+        if language == "bash":
+            pieces = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("data:")]
+            assert len(pieces) > 3
+            assert "".join(piece["text_output"] for piece in pieces).strip()
+
+
+def test_ctrl_c_ends_up_in_order(tmp_path: Path) -> None:
+    running = start_up(tmp_path)
+    assert len(running.traces.processes()) > 4
+    assert running.end(signal.SIGINT) == 130
+    running.traces.assert_gone()
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+
+
+def test_ctrl_c_while_starting_ends_at_once(tmp_path: Path) -> None:
+    traces = Traces(tmp_path)
+    process = subprocess.Popen(
+        [*WANSPEC, "up", "--pair", "small"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+    )
+    assert process.stderr is not None
+    with process.stderr as told:
+        for line in told:
+            if "controller" in line:
+                break
+        assert traces.look() > 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(ENDED_S) == 130
+    traces.assert_gone()
