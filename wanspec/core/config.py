@@ -82,6 +82,7 @@ class WorkerConfig:
         max_nodes: most live nodes of one sequence's tree.
         gap_ms: how long a commit that came too early waits for the one before it.
         idle_ms: a sequence that has heard nothing for this long is dropped.
+        pass_ms: longest that a draft pass may take before it counts as failed.
     """
 
     fingerprint: Fingerprint
@@ -92,3 +93,4 @@ class WorkerConfig:
     max_nodes: int = 512
     gap_ms: float = 200.0
     idle_ms: float = 120_000.0
+    pass_ms: float = 30_000.0

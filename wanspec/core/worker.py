@@ -123,7 +123,10 @@ class Worker:
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
-        return min((s.deadline(self.config) for s in self.sequences.values()), default=float("inf"))
+        times = [s.deadline(self.config) for s in self.sequences.values()]
+        if self._pass is not None:
+            times.append(self._pass.began_ms + self.config.pass_ms)
+        return min(times, default=float("inf"))
 
     # Frames
 
@@ -277,6 +280,9 @@ class Worker:
         self._outgoing.pop(link, None)
 
     def _tick(self, now: float) -> None:
+        if self._pass is not None and now >= self._pass.began_ms + self.config.pass_ms:
+            late, self._pass = self._pass, None
+            self._abandon(late)
         for sequence in list(self.sequences.values()):
             peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
             if peer is None or now >= sequence.heard_ms + self.config.idle_ms:
@@ -313,8 +319,8 @@ class Worker:
         return [(s, leaves[:count]) for (s, leaves), count in zip(ready, granted, strict=True) if count]
 
     def _expanded(self, event: Expanded, now: float) -> None:
-        done, self._pass = self._pass, None
-        if done is None or event.number != done.number:
+        done = self._take_pass(event.number)
+        if done is None:
             return
         result, row, leaves = event.expansion, 0, sum(len(nodes) for _, nodes in done.items)
         if not self._usable(result, leaves):
@@ -346,10 +352,16 @@ class Worker:
                 self._reply(peer, drafts)
 
     def _expand_failed(self, event: ExpandFailed) -> None:
+        done = self._take_pass(event.number)
+        if done is not None:
+            self._abandon(done)
+
+    def _take_pass(self, number: int) -> _Pass | None:
+        """The pass of this number, if it is the one under way: it is over then."""
+        if self._pass is None or self._pass.number != number:
+            return None
         done, self._pass = self._pass, None
-        if done is None or event.number != done.number:
-            return
-        self._abandon(done)
+        return done
 
     def _usable(self, result: Expansion, leaves: int) -> bool:
         shape = result.tokens.shape

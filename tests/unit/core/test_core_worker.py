@@ -236,6 +236,17 @@ def test_answers_to_a_pass_that_is_not_under_way_are_ignored(bench):
     assert bench.worker.counters.failed_passes == 0
 
 
+def test_a_pass_that_hangs_counts_as_failed_and_its_late_answer_is_ignored(bench):
+    hung = bench.open(branching=2)
+    limit = bench.now + bench.worker.config.pass_ms
+    assert bench.worker.deadline() == limit
+    actions = bench.do(Tick(), limit)
+    assert messages_in(actions, Lost) == [Lost(1, 1, LostCode.ENGINE, 3)]
+    again = bench.open(epoch=2)
+    assert bench.expand(hung, 9) == []
+    assert messages_in(bench.expand(again, 8), Drafts)[0].nodes[0].token == 8
+
+
 def test_a_failed_pass_gives_its_sequences_up(bench):
     actions = bench.open()
     actions = bench.do(ExpandFailed(one(Expand, actions).number, "out of memory"))
