@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
+from wanspec.cli.reference import Reference, next_logits
+from wanspec.exactness import margin
+from wanspec.models import resolve
 from wanspec.network.ports import reserve_ports
+from wanspec.triton.client import WanspecClient
 from wanspec.triton.watchdog import SHARED_MEMORY
 
 WANSPEC = [sys.executable, "-c", "from wanspec.cli import main; main()"]
@@ -178,6 +182,33 @@ def test_refusals_of_the_endpoint_are_messages(up: Up, tmp_path: Path) -> None:
     done = run("generate", "x", "--url", up.endpoints["grpc"], "--set", "k=99", "--json", folder=tmp_path)
     assert done.returncode == 1
     assert "1 to 32" in json.loads(done.stdout)["error"]
+
+
+def test_a_difference_is_judged_by_the_targets_own_logits(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = WanspecClient(up.endpoints["grpc"])
+    tokens = client.ask(PROMPT, max_tokens=12, policy="target_only").result().tokens
+    reference = Reference(client, resolve("small-target"), PROMPT, False, tokens)
+    assert reference.check(tokens, "wanspec", {}).identical
+    wrong = [*tokens[:3], tokens[3] + 1, *tokens[4:]]
+    judged = reference.check(wrong, "wanspec", {})
+    (divergence,) = judged.divergences
+    assert (divergence.position, divergence.expected, divergence.actual) == (3, tokens[3], tokens[3] + 1)
+    assert divergence.margin > 1e-3
+    assert not judged.holds
+    # Were it a near-tie, the same policy would be asked again from the reference's prefix, and would agree.
+    monkeypatch.setattr("wanspec.exactness.MARGIN", 1e9)
+    judged = reference.check(wrong, "wanspec", {})
+    assert len(judged.divergences) == 1
+    assert judged.holds
+    assert judged.divergences[0].margin == divergence.margin
+
+
+def test_the_margin_of_the_served_token_is_nothing(up: Up) -> None:
+    client = WanspecClient(up.endpoints["grpc"])
+    answer = client.ask([5, 6, 7], max_tokens=4, policy="target_only").result()
+    logits = next_logits(resolve("small-target"))
+    for position, token in enumerate(answer.tokens):
+        assert margin(logits([5, 6, 7, *answer.tokens[:position]]), token) == 0.0
 
 
 def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:

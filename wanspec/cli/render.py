@@ -43,7 +43,8 @@ def legend(by_token: bool) -> Text:
     Args:
         by_token: whether each token has its own colour; otherwise each piece has that of its first token.
     """
-    text = Text("tokens by origin: ", style="dim")
+    text = Text()
+    text.append("tokens by origin: ", style="dim")
     for index, (origin, name) in enumerate(NAMES.items()):
         text.append(" | " if index else "", style="dim")
         text.append(name, style=STYLES[origin])
