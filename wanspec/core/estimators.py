@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import exp, isfinite, log
 
 TAIL_ENTROPY_NATS = 3.0
-"""Entropy of the tokens other than the best, by `benchmarks/entropy_estimate.py`: 3.0 nats for SmolLM2-135M-Instruct."""
+"""Entropy of all tokens but the best: what `benchmarks/entropy_estimate.py` measures for SmolLM2-135M-Instruct."""
 
 
 def entropy_from_log_prob(log_prob: float) -> float:
