@@ -13,8 +13,8 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from echo_models import write_model
 
+from tests.integration.echo_models import write_model
 from wanspec.errors import ConfigError, ServerError
 from wanspec.network.ports import reserve_ports
 from wanspec.triton.repository import ModelRepository

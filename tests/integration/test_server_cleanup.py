@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from echo_models import write_model
 
+from tests.integration.echo_models import write_model
 from wanspec.triton.process import ServerProcess
 from wanspec.triton.server import TritonServer
 from wanspec.triton.watchdog import SHARED_MEMORY, children_of

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from echo_models import write_model
 from tritonclient.utils import InferenceServerException
 
+from tests.integration.echo_models import write_model
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
 from wanspec.triton.server import TritonServer
