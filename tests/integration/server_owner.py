@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from wanspec.triton.server import TritonServer
 
 
 def main(ending: str, repository: str, log_dir: str) -> None:
+    # Where the tests themselves run in the background of a shell, SIGINT is ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     server = TritonServer(Path(repository), name="owned", log_dir=Path(log_dir)).start()
     server.wait_ready(60)
     facts = {"pid": server.pid, "folder": str(server.folder), "prefix": server.shm_prefix}

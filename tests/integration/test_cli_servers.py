@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from wanspec.network.ports import reserve_ports
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.watchdog import SHARED_MEMORY
 
-WANSPEC = [sys.executable, "-c", "from wanspec.cli import main; main()"]
+# Where the tests themselves run in the background of a shell, SIGINT is ignored, and children inherit that.
+SIGINT_WORKS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+WANSPEC = [sys.executable, "-c", f"{SIGINT_WORKS}; from wanspec.cli import main; main()"]
 DOCS = Path(__file__).parents[2] / "docs" / "endpoint.md"
 STARTED_S, ENDED_S, CLEAN_S = 90.0, 20.0, 5.0
 PROMPT = "The history of the city begins with"
@@ -92,40 +95,49 @@ class Up:
         return self.process.wait(ENDED_S)
 
 
-def start_up(folder: Path, *arguments: str) -> Up:
-    with reserve_ports(3) as ports:
-        named = dict(zip(("grpc", "http", "metrics"), ports, strict=True))
-    options = [f"--{kind}-port={port}" for kind, port in named.items()]
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that is under way; killed at the end if it still is."""
     process = subprocess.Popen(
-        [*WANSPEC, "up", "--pair", "small", "--json", *options, *arguments],
+        [*WANSPEC, *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
         env=environment(folder),
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line.startswith('{"grpc"'):
-        process.kill()
-        raise AssertionError(f"wanspec up said {line!r}")
-    traces = Traces(folder)
-    assert traces.look() == 2
-    return Up(process, json.loads(line), traces)
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@contextmanager
+def regions(folder: Path, *arguments: str) -> Iterator[Up]:
+    """Two regions of the small pair on ports of their own."""
+    with reserve_ports(3) as ports:
+        options = [f"--{kind}-port={port}" for kind, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
+    with started(folder, "up", "--pair", "small", "--json", *options, *arguments) as process:
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith('{"grpc"'):
+                break
+        assert told[-1].startswith('{"grpc"'), "".join(told)
+        traces = Traces(folder)
+        assert traces.look() == 2
+        yield Up(process, json.loads(told[-1]), traces)
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Two regions; after the tests, SIGTERM ends them and nothing is left."""
-    running = start_up(tmp_path_factory.mktemp("up"), "--rtt-ms", "10")
-    try:
+    with regions(tmp_path_factory.mktemp("up"), "--rtt-ms", "10") as running:
         yield running
         assert running.end(signal.SIGTERM) == 143
         running.traces.assert_gone()
-    finally:
-        running.process.kill()
-        running.process.wait()
-        assert running.process.stdout is not None
-        running.process.stdout.close()
 
 
 def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> None:
@@ -230,28 +242,17 @@ def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_up_in_order(tmp_path: Path) -> None:
-    running = start_up(tmp_path)
-    assert len(running.traces.processes()) > 4
-    assert running.end(signal.SIGINT) == 130
-    running.traces.assert_gone()
-    assert running.process.stdout is not None
-    running.process.stdout.close()
+    with regions(tmp_path) as running:
+        assert len(running.traces.processes()) > 4
+        assert running.end(signal.SIGINT) == 130
+        running.traces.assert_gone()
 
 
 def test_ctrl_c_while_starting_ends_at_once(tmp_path: Path) -> None:
     traces = Traces(tmp_path)
-    process = subprocess.Popen(
-        [*WANSPEC, "up", "--pair", "small"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
-    )
-    assert process.stderr is not None
-    with process.stderr as told:
-        for line in told:
-            if "controller" in line:
-                break
+    with started(tmp_path, "up", "--pair", "small") as process:
+        assert process.stdout is not None
+        assert any("controller" in line for line in process.stdout)
         assert traces.look() > 0
         process.send_signal(signal.SIGINT)
         assert process.wait(ENDED_S) == 130
