@@ -60,3 +60,12 @@ def test_tail_from_an_offset(tmp_path: Path) -> None:
 def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert logs.default_folder() == tmp_path / "wanspec" / "logs"
+
+
+def test_the_cause_of_a_failed_load_comes_first() -> None:
+    problem = (
+        "load failed: ModuleNotFoundError: No module named 'x'"
+        "\n\nAt:\n  <frozen importlib._bootstrap>(1): f\n  a.py(3)\n;"
+    )
+    assert logs.cause(problem) == ["load failed: ModuleNotFoundError: No module named 'x'", "At:", "  a.py(3)"]
+    assert len(logs.cause("line\n" * 50)) == 20
