@@ -43,7 +43,7 @@ def test_output_equals_target_only(
         assert len(answer.tokens) == len(answer.origins) == TOKENS
         assert answer.summary["rounds"] < TOKENS, "something was accepted"
     if policy == "remote_sync":
-        assert all(answer.summary["accepted_remote"] > 0 for answer in answers)
+        assert sum(answer.summary["accepted_remote"] for answer in answers) > len(answers)
         assert not any(
             answer.summary["local_draft_passes"] for answer in answers if not answer.summary["wait_timeouts"]
         )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.integration.conftest import wait_for_worker
 from tests.integration.prompts import PROMPTS
+from wanspec.core.tree import Origin
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
 
 TOKENS = 120
+STRIKE_AFTER = 8
 # docs/architecture.md: a wait for the worker ends after max(25 ms, RTT + 2 worker passes). The rest is a target step
 # and a local draft of this pair, and what two loaded cores add.
 STALL_MS = 400.0
@@ -28,16 +30,17 @@ class Watched:
     stalls: list[float] = field(default_factory=list)
 
 
-def watch(pending: Pending, at_piece: dict[int, object] | None = None) -> Watched:
+def watch(pending: Pending, strike: Callable[[], object]) -> Watched:
+    """Follow an answer; strike once it has been drafted for remotely."""
     watched = Watched(pending.answer)
-    last = time.monotonic()
+    last, struck = time.monotonic(), False
     for number, _ in enumerate(pending):
-        now = time.monotonic()
-        watched.stalls.append((now - last) * 1e3)
-        action = (at_piece or {}).get(number)
-        if callable(action):
-            action()
+        watched.stalls.append((time.monotonic() - last) * 1e3)
+        if not struck and number >= STRIKE_AFTER and Origin.REMOTE in pending.answer.origins:
+            struck = True
+            strike()
         last = time.monotonic()
+    assert struck, "no remote draft was accepted"
     return watched
 
 
@@ -80,10 +83,9 @@ def ask(client: WanspecClient, policy: str = "wanspec") -> Pending:
 def test_worker_killed_mid_answer(
     deployment: Deployment, healthy: WanspecClient, expected: list[int], policy: str
 ) -> None:
-    watched = watch(ask(healthy, policy), {8: deployment.worker.kill})
+    watched = watch(ask(healthy, policy), deployment.worker.kill)
     assert watched.answer.tokens == expected
-    assert watched.answer.summary["accepted_remote"] > 0, "it drafted remotely before"
-    assert watched.answer.summary["accepted_local"] > 0, "and locally after"
+    assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
     assert max(watched.stalls[1:]) < STALL_MS
 
 
@@ -109,14 +111,14 @@ def test_drafting_resumes_when_the_worker_is_back(
 
 
 def test_silent_wan_costs_one_deadline(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
-    watched = watch(ask(healthy), {8: lambda: deployment.relay.set(state="off")})
+    watched = watch(ask(healthy), lambda: deployment.relay.set(state="off"))
     assert watched.answer.tokens == expected
     assert watched.answer.summary["accepted_local"] > 0
     assert max(watched.stalls[1:]) < STALL_MS
 
 
 def test_cut_wan_and_reconnection(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
-    watched = watch(ask(healthy), {8: lambda: deployment.relay.set(state="cut")})
+    watched = watch(ask(healthy), lambda: deployment.relay.set(state="cut"))
     assert watched.answer.tokens == expected
     assert max(watched.stalls[1:]) < STALL_MS
     down = healthy.ask(PROMPTS[0], max_tokens=20, end_id=-1).result()
