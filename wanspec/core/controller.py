@@ -35,6 +35,7 @@ from wanspec.errors import InvalidRequestError, ProtocolError
 
 _MAX_SEQUENCE = 0xFFFFFFFF
 _MAX_TRACEPARENT = 256
+_LONGEST_PASS_MS = 10_000.0
 
 
 class Controller:
@@ -96,10 +97,6 @@ class Controller:
             raise InvalidRequestError("prompt", "is empty; at least 1 token is needed")
         if request.max_tokens < 1:
             raise InvalidRequestError("max_tokens", f"{request.max_tokens} is below the limit of 1")
-        vocab = self.config.fingerprint.vocab_size
-        for index, token in enumerate(request.prompt):
-            if not 0 <= token < vocab:
-                raise InvalidRequestError("input_ids", f"token {token} at {index} is outside 0 to {vocab - 1}")
         total = len(request.prompt) + request.max_tokens
         if total > self.config.context:
             raise InvalidRequestError(
@@ -107,6 +104,10 @@ class Controller:
                 f"{len(request.prompt)} prompt tokens + {request.max_tokens} make {total}, "
                 f"the context of the target is {self.config.context} tokens",
             )
+        vocab = self.config.fingerprint.vocab_size
+        for index, token in enumerate(request.prompt):
+            if not 0 <= token < vocab:
+                raise InvalidRequestError("input_ids", f"token {token} at {index} is outside 0 to {vocab - 1}")
         if not 0.0 <= request.deadline_ms < float("inf"):
             raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
         if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
@@ -214,7 +215,8 @@ class Controller:
                 self._drafts(sequence, message, now)
                 touched[sequence.number] = sequence
         elif isinstance(message, PassReport):
-            self._observe("pass", message.pass_ms, None)
+            if message.prefills == 0 and 0.0 <= message.pass_ms <= _LONGEST_PASS_MS:
+                self._observe("pass", message.pass_ms, None)
         elif isinstance(message, Lost):
             sequence = self._on_link(link, message.sequence)
             if sequence is not None and sequence.remote.lost(message):
@@ -244,8 +246,9 @@ class Controller:
         return []
 
     def _drafts(self, sequence: Sequence, message: Drafts, now: float) -> None:
+        fresh = message.epoch == sequence.remote.epoch
         if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
-            sequence.overdue = False
+            sequence.overdue = sequence.overdue and not fresh
         else:
             sequence.tally.desyncs += 1
             sequence.remote.drop()

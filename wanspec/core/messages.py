@@ -174,12 +174,16 @@ class Drafts:
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms."""
+    """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
+
+    ``prefills`` counts the sequences whose first pass it was: their prompts were computed in it.
+    """
 
     pass_ms: float
     queue_ms: float
     leaves: int
     sequences: int
+    prefills: int = 0
 
 
 @dataclass(frozen=True, slots=True)

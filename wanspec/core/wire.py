@@ -43,7 +43,7 @@ _OPEN = struct.Struct("<IIQBfHHffIfQI")
 _COMMIT = struct.Struct("<IIIQH")
 _CLOSE = struct.Struct("<II")
 _DRAFTS = struct.Struct("<IIIQIIH")
-_PASS = struct.Struct("<ffHH")
+_PASS = struct.Struct("<ffHHH")
 _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
 _NODE = struct.Struct("<IIe")
@@ -109,6 +109,11 @@ def decode(data: bytes | memoryview) -> Frame:
         raise ProtocolError(f"frame: {len(data) - offset} bytes after the last message")
     header = Header(sender, number, sent, echo, received, bool(flags & _WANT_REPLY))
     return Frame(header, tuple(messages))
+
+
+def sender_of(data: bytes) -> int | None:
+    """Return who a frame says it is from, without decoding it; None for what is no frame."""
+    return _HEADER.unpack_from(data)[5] if len(data) >= _HEADER.size else None
 
 
 def message_bytes(message: Message) -> int:
@@ -287,7 +292,7 @@ def _decode_drafts(body: bytes) -> Drafts:
 
 
 def _encode_pass(m: PassReport) -> bytes:
-    return _PASS.pack(m.pass_ms, m.queue_ms, m.leaves, m.sequences)
+    return _PASS.pack(m.pass_ms, m.queue_ms, m.leaves, m.sequences, m.prefills)
 
 
 def _decode_pass(body: bytes) -> PassReport:

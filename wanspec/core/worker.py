@@ -6,7 +6,6 @@ Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hmac import compare_digest
 from uuid import uuid4
 
 from wanspec.core.config import WorkerConfig
@@ -25,6 +24,7 @@ from wanspec.core.events import (
     WorkerAction,
     WorkerEvent,
 )
+from wanspec.core.handshake import objection, open_problem, welcome
 from wanspec.core.messages import (
     Close,
     Commit,
@@ -36,13 +36,10 @@ from wanspec.core.messages import (
     Message,
     Open,
     PassReport,
-    Refuse,
-    RefuseCode,
-    Welcome,
 )
 from wanspec.core.scheduler import candidates, share
 from wanspec.core.tree import Node
-from wanspec.core.wire import decode, encode
+from wanspec.core.wire import decode, encode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError
 
@@ -131,6 +128,9 @@ class Worker:
     # Frames
 
     def _frame(self, data: bytes, link: int | None, now: float) -> None:
+        if link is None and sender_of(data) not in self._peers:
+            self.counters.foreign += 1
+            return
         try:
             frame = decode(data)
         except ProtocolError as error:
@@ -164,7 +164,7 @@ class Worker:
 
     def _greet(self, frame: Frame, link: int, now: float) -> bool:
         hello = next((m for m in frame.messages if isinstance(m, Hello)), None)
-        refuse = self._objection(frame.header, hello)
+        refuse = objection(self.config, frame.header, hello)
         peer = _Peer(link, hello.instance if hello else b"", frame.header.sent, _microseconds(now))
         if refuse is not None or hello is None:
             self.counters.refused += 1
@@ -179,36 +179,8 @@ class Worker:
             self._unlink(previous.link)
             self._actions.append(Disconnect(previous.link, "the controller has opened another link"))
         self._peers[frame.header.sender] = peer
-        mine, limits = self.config.fingerprint, self.config
-        self._reply(
-            peer,
-            Welcome(
-                self.instance,
-                mine.vocab_size,
-                mine.tokenizer_hash,
-                mine.draft_id,
-                limits.max_sequences,
-                limits.context,
-            ),
-        )
+        self._reply(peer, welcome(self.config, self.instance))
         return True
-
-    def _objection(self, header: Header, hello: Hello | None) -> Refuse | None:
-        mine = self.config.fingerprint
-        if hello is None or int.from_bytes(hello.instance[:8], "little") != header.sender:
-            return Refuse(RefuseCode.VERSION, "the first frame of a link holds a hello of its sender")
-        if self.config.auth_token and not compare_digest(hello.token.encode(), self.config.auth_token.encode()):
-            return Refuse(RefuseCode.AUTHENTICATION, "auth_token: not the worker's")
-        if hello.vocab_size != mine.vocab_size:
-            reason = f"vocab_size: the target has {hello.vocab_size}, the draft {mine.draft_id} {mine.vocab_size}"
-            return Refuse(RefuseCode.VOCABULARY, reason)
-        if hello.tokenizer_hash != mine.tokenizer_hash:
-            reason = (
-                f"tokenizer: the target's ({hello.tokenizer_hash.hex()[:12]}) is not that of the draft "
-                f"{mine.draft_id} ({mine.tokenizer_hash.hex()[:12]})"
-            )
-            return Refuse(RefuseCode.TOKENIZER, reason)
-        return None
 
     # Sequences
 
@@ -220,7 +192,7 @@ class Worker:
                 self.counters.duplicates += 1
                 return
             self._remove(known)
-        lost = self._open_problem(message)
+        lost = open_problem(self.config, message, len(self.sequences))
         if lost is not None:
             self._reply(peer, Lost(message.sequence, message.epoch, lost, len(message.tokens)))
             return
@@ -230,14 +202,6 @@ class Worker:
             self._reply(peer, Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
             return
         self.sequences[key] = sequence
-
-    def _open_problem(self, message: Open) -> LostCode | None:
-        vocab = self.config.fingerprint.vocab_size
-        if not message.tokens or max(message.tokens) >= vocab or message.drafting.width < 1:
-            return LostCode.DESYNC
-        if len(message.tokens) >= self.config.context:
-            return LostCode.CONTEXT
-        return LostCode.BUSY if len(self.sequences) >= self.config.max_sequences else None
 
     def _commit(self, peer: _Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
@@ -285,8 +249,10 @@ class Worker:
             self._abandon(late)
         for sequence in list(self.sequences.values()):
             peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
-            if peer is None or now >= sequence.heard_ms + self.config.idle_ms:
+            if peer is None:
                 self._remove(sequence)
+            elif now >= sequence.heard_ms + self.config.idle_ms:
+                self._lose(peer, sequence, LostCode.UNKNOWN)
             elif now >= sequence.deadline(self.config):
                 self._lose(peer, sequence, LostCode.GAP)
 
@@ -330,6 +296,8 @@ class Worker:
         self.counters.leaves += leaves
         self.counters.pass_ms += result.engine_ms
         queue_ms = max(0.0, now - done.began_ms - result.engine_ms)
+        prefills = sum(sequence.passes == 0 for sequence, _ in done.items)
+        report = PassReport(result.engine_ms, queue_ms, leaves, len(done.items), prefills)
         reported: set[int] = set()
         for sequence, nodes in done.items:
             rows = slice(row, row + len(nodes))
@@ -346,7 +314,7 @@ class Worker:
                 continue
             if peer.link not in reported:
                 reported.add(peer.link)
-                self._reply(peer, PassReport(result.engine_ms, queue_ms, leaves, len(done.items)))
+                self._reply(peer, report)
             if drafts is not None:
                 self.counters.nodes += len(drafts.nodes)
                 self._reply(peer, drafts)

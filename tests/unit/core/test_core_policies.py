@@ -204,3 +204,10 @@ def test_every_parameter_has_limits_that_are_enforced(name):
 def test_bad_parameters_name_field_and_limit(name, parameters, match):
     with pytest.raises(InvalidRequestError, match=match):
         make_policy(name, parameters)
+
+
+def test_a_number_too_large_for_a_float_is_refused_by_name():
+    with pytest.raises(InvalidRequestError, match=r"policy_parameters\.k: 1000.* is outside 1 to 32"):
+        make_policy("wanspec", {"k": 10**400})
+    with pytest.raises(InvalidRequestError, match=r"policy_parameters\.phi"):
+        make_policy("wanspec", {"phi": 10**400})

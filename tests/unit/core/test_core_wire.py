@@ -49,7 +49,7 @@ message = st.one_of(
     st.builds(Commit, u32, u32, u32, u64, tokens),
     st.builds(Close, u32, u32),
     st.builds(Drafts, u32, u32, u32, u64, u32, u32, nodes),
-    st.builds(PassReport, f32, f32, u16, u16),
+    st.builds(PassReport, f32, f32, u16, u16, u16),
     st.builds(Lost, u32, u32, st.sampled_from(LostCode), u32),
 )
 frames = st.builds(

@@ -126,8 +126,9 @@ def test_strangers_and_nonsense_are_counted_and_dropped(bench):
     assert bench.steer(Open(1, 1, (1,), hash_of([1])), sender=99) == []
     assert bench.do(Steered(b"nonsense")) == []
     assert bench.steer(PassReport(1, 1, 1, 1)) == []
+    assert bench.do(Steered(bench.frame(Close(1, 1))[:-1])) == []
     counters = bench.worker.counters
-    assert (counters.foreign, counters.malformed) == (2, 1)
+    assert (counters.foreign, counters.malformed) == (3, 1)
 
 
 def test_replies_at_once_when_asked_and_echoes_the_clock(bench):
@@ -150,7 +151,7 @@ def test_a_pass_and_its_drafts(bench):
     bench.now += 10.0
     actions = bench.expand(actions, 9, 8, entropy=0.6)
     report, drafts = messages_in(actions)
-    assert report == PassReport(7.5, 2.5, 1, 1)
+    assert report == PassReport(7.5, 2.5, 1, 1, prefills=1)
     assert (drafts.length, drafts.hash, drafts.first, drafts.passes) == (3, hash_of([5, 6, 7]), 0, 1)
     assert [(n.parent, n.token) for n in drafts.nodes] == [(ROOT, 9), (ROOT, 8)]
     (item,) = one(Expand, actions).batch

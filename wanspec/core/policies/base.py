@@ -136,11 +136,11 @@ def _convert(kind: type[Any], name: str, value: float | int | str, wanted: type)
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequestError(field, f"{value!r} is not a number")
-    if not isfinite(value):
+    if isinstance(value, float) and not isfinite(value):
         raise InvalidRequestError(field, f"{value!r} is not a finite number")
     if wanted is int and value != int(value):
         raise InvalidRequestError(field, f"{value!r} is not a whole number")
     low, high = limits
     if not low <= value <= high:
-        raise InvalidRequestError(field, f"{value} is outside {low} to {high}")
+        raise InvalidRequestError(field, f"{str(value)[:40]} is outside {low} to {high}")
     return int(value) if wanted is int else float(value)

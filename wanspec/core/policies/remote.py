@@ -11,16 +11,16 @@ from wanspec.core.policies.single_region import single_region
 
 Limits = dict[str, tuple[float, float] | tuple[str, ...]]
 
-_MIN_WAIT_MS = 25.0
+_MIN_WAIT_MS, _MAX_WAIT_MS = 25.0, 1_000.0
 
 
 def wait_limit_ms(view: View, stated: float) -> float:
-    """Longest wait for the worker: as stated, or else one RTT and two worker passes, 25 ms at least."""
+    """Longest wait for the worker: as stated, or else one RTT and two worker passes, within 25 ms and 1 s."""
     if stated > 0:
         return stated
     rtt = view.estimators.quantile("rtt", 0.9) or 0.0
     draft_pass = view.estimators.quantile("pass", 0.9) or 0.0
-    return max(_MIN_WAIT_MS, rtt + 2 * draft_pass)
+    return min(_MAX_WAIT_MS, max(_MIN_WAIT_MS, rtt + 2 * draft_pass))
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class WanSpec:
     Attributes:
         k: candidates a verification takes.
         phi: entropy (nats) of the target's own token above which the worker is expected to have missed it.
-        rtt_ms: the paper's R; 0 uses the measured median.
+        rtt_ms: the paper's R; 0 measures it: one round trip and one worker pass, which a synchronisation takes.
         draft_ms: the paper's T_draft; 0 uses the measured median. Only the ``text`` rule reads it.
         rule: ``listing`` drafts locally while t_update + R lies ahead (Algorithm 1 as printed); ``text`` only while it
             lies further ahead than one local draft step takes (section 4's wording).
@@ -117,12 +117,13 @@ class WanSpec:
         return Wait(wait_limit_ms(view, self.wait_ms), "drafts")
 
     def _worker_is_behind(self, view: View, now: float) -> bool:
-        rtt = self.rtt_ms or view.estimators.median("rtt")
-        if rtt is None:
+        measured = view.estimators.median("rtt")
+        if not self.rtt_ms and measured is None:
             return True
+        synchronisation = self.rtt_ms or (measured or 0.0) + (view.estimators.median("pass") or 0.0)
         updated = view.opened_ms if self._updated_ms is None else max(self._updated_ms, view.opened_ms)
         margin = (self.draft_ms or view.estimators.median("draft") or 0.0) if self.rule == "text" else 0.0
-        return updated + rtt > now + margin
+        return updated + synchronisation > now + margin
 
     def verified(self, outcome: Outcome, now: float) -> None:
         """Set t_update where the worker probably has to start again (Algorithm 1, step 2)."""
