@@ -91,7 +91,9 @@ class LinkClient:
         channel = grpc.aio.insecure_channel(self._target.url, options=_OPTIONS)
         try:
             await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-            await self._stream(channel, outgoing)
+            # Before Python 3.12 wait_for may swallow a cancellation that comes as the channel gets ready.
+            if self._outgoing is outgoing:
+                await self._stream(channel, outgoing)
         except asyncio.CancelledError:
             return
         except grpc.aio.AioRpcError as error:

@@ -14,9 +14,11 @@ from tritonclient.utils import InferenceServerException
 
 from wanspec.core.tree import Origin
 from wanspec.errors import InvalidRequestError, ServerError
+from wanspec.triton.endpoint import INPUTS
 
 MODEL = "wanspec"
 TIMEOUT_S = 120.0
+PASSED = "ms have passed"
 
 
 @dataclass(slots=True)
@@ -165,9 +167,9 @@ class WanspecClient:
 
 def _as_error(url: str, error: InferenceServerException) -> Exception:
     message = str(error.message())
-    field_name, _, problem = message.partition(": ")
-    if problem and field_name.replace("_", "").replace(".", "").isalnum() and " " not in field_name:
-        return InvalidRequestError(field_name, problem)
+    name, _, problem = message.partition(": ")
+    if name.split(".")[0] in INPUTS and problem and not problem.endswith(PASSED):
+        return InvalidRequestError(name, problem)
     return ServerError(f"{url}: {message}")
 
 

@@ -10,6 +10,9 @@ from wanspec.triton.binaries import TritonBinaries
 
 HOST = "127.0.0.1"
 EXIT_TIMEOUT_S = 2
+# The python backend serves BLS calls, responses and cancellation checks from one pool. With its default of 32 threads,
+# 32 engine calls at once keep every response, and the link, waiting until one ends.
+BACKEND_THREADS = 256
 # The link's client pings every 10 s, also while no call runs. gRPC servers answer pings more frequent than this with
 # GOAWAY ("too many pings"), and its default is 5 minutes.
 MIN_PING_INTERVAL_MS = 5_000
@@ -45,6 +48,7 @@ def server_command(
         # Completing a configuration starts a second process per model, which imports everything once more.
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        f"--backend-config=python,thread-pool-size={BACKEND_THREADS}",
         f"--grpc-address={HOST}",
         f"--grpc-port={ports.grpc}",
         f"--http-address={HOST}",

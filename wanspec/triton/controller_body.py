@@ -136,8 +136,10 @@ class ControllerBody:
 
     def handle(self, event: Event) -> None:
         """Give the controller an event; on the body's thread only."""
-        self._carry_out(self.controller.handle(event, _now()))
-        self._arm()
+        try:
+            self._carry_out(self.controller.handle(event, _now()))
+        finally:
+            self._arm()
 
     # On the body's thread
 
@@ -154,30 +156,40 @@ class ControllerBody:
         self._clients[number] = client
         try:
             self.handle(Submitted(number, request))
-        except WanspecError as error:
-            del self._clients[number]
+        except Exception as error:
+            if not isinstance(error, WanspecError):
+                logger.exception("request %d failed before it began", number)
+            self._clients.pop(number, None)
             client.finished(Finished(number, "error", {}, str(error)))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, Verify):
-                self._pool.submit(self._verify, action, _array(action.prefix, action.length))
-            elif isinstance(action, Draft):
-                self._pool.submit(self._draft, action, _array(action.prefix, action.length, action.path))
-            elif isinstance(action, Send):
-                self._links[action.link].send(action.data, action.opening)
-            elif isinstance(action, Emit):
-                self._clients[action.sequence].emit(action.tokens, action.origins)
-            elif isinstance(action, Finished):
-                self._clients.pop(action.sequence).finished(action)
-            elif isinstance(action, Connect):
-                self._links[action.link].connect(self._loop)
-            elif isinstance(action, Disconnect):
-                logger.warning("link %d: dropped: %s", action.link, action.reason)
-                self._links[action.link].close()
-            elif isinstance(action, Abort):
-                # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
-                logger.debug("engine call %s is no longer needed", action.action)
+            try:
+                self._act(action)
+            except Exception:  # what follows may belong to other sequences
+                logger.exception("%s failed", type(action).__name__)
+                if isinstance(action, Emit):
+                    self._loop.call_soon(self.handle, Cancelled(action.sequence))
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Verify):
+            self._pool.submit(self._verify, action, _array(action.prefix, action.length))
+        elif isinstance(action, Draft):
+            self._pool.submit(self._draft, action, _array(action.prefix, action.length, action.path))
+        elif isinstance(action, Send):
+            self._links[action.link].send(action.data, action.opening)
+        elif isinstance(action, Emit):
+            self._clients[action.sequence].emit(action.tokens, action.origins)
+        elif isinstance(action, Finished):
+            self._clients.pop(action.sequence).finished(action)
+        elif isinstance(action, Connect):
+            self._links[action.link].connect(self._loop)
+        elif isinstance(action, Disconnect):
+            logger.warning("link %d: dropped: %s", action.link, action.reason)
+            self._links[action.link].close()
+        elif isinstance(action, Abort):
+            # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
+            logger.debug("engine call %s is no longer needed", action.action)
 
     def _arm(self) -> None:
         due = self.controller.deadline()
@@ -196,10 +208,10 @@ class ControllerBody:
         self.handle(Tick())
 
     def _poll_cancelled(self) -> None:
+        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, client in list(self._clients.items()):
             if client.cancelled():
                 self.handle(Cancelled(number))
-        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
 
     async def _shut_down(self) -> None:
         for number in list(self._clients):

@@ -67,7 +67,7 @@ def read_request(
     Raises:
         InvalidRequestError: names the input, what is wrong, and the limit.
     """
-    prompt = _prompt(tensors, codec)
+    prompt = _prompt(tensors, codec, defaults.context)
     room = defaults.context - len(prompt)
     max_tokens = _scalar(tensors, "max_tokens", max(1, min(DEFAULT_MAX_TOKENS, room)))
     policy, parameters = _policy(tensors, defaults)
@@ -89,7 +89,7 @@ def read_request(
     )
 
 
-def _prompt(tensors: Mapping[str, NDArray[Any]], codec: TextCodec) -> tuple[int, ...]:
+def _prompt(tensors: Mapping[str, NDArray[Any]], codec: TextCodec, context: int) -> tuple[int, ...]:
     text, ids = tensors.get("text_input"), tensors.get("input_ids")
     if (text is None) == (ids is None):
         raise InvalidRequestError(
@@ -102,6 +102,9 @@ def _prompt(tensors: Mapping[str, NDArray[Any]], codec: TextCodec) -> tuple[int,
     prompt = _text(tensors, "text_input", "")
     if not prompt:
         raise InvalidRequestError("text_input", "is empty; at least 1 character is needed")
+    # Known without the seconds that splitting a huge text takes.
+    if len(prompt) > context * codec.longest_token:
+        raise InvalidRequestError("text_input", f"{len(prompt)} characters cannot fit a context of {context} tokens")
     return tuple(codec.encode(prompt, chat=bool(_scalar(tensors, "chat", 0))))
 
 

@@ -45,7 +45,7 @@ def verify(
         prefix: int32 [n], the committed tokens.
         drafts: k token ids; may be empty.
         log_probs: also return the log-probability of each token.
-        timeout_ms: Triton gives the call up after this.
+        timeout_ms: longest that the call may wait in Triton's queue; one that runs is not cut off.
 
     Returns:
         j accepted drafts and one token of the target's own.

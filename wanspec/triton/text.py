@@ -29,6 +29,8 @@ class TextCodec:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+        # A character of a token stands for at most four bytes of text.
+        self.longest_token = 4 * max(map(len, self.tokenizer.get_vocab()))
         self.end_ids = _end_ids(folder)
         self.has_chat_template = _has_chat_template(folder)
         self._chat: Any = _load_chat(folder) if self.has_chat_template else None

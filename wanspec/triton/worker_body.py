@@ -98,24 +98,32 @@ class WorkerBody:
         self._handle(LinkOpened(self._numbers, data))
 
     def _handle(self, event: WorkerEvent) -> None:
-        self._carry_out(self.worker.handle(event, _now()))
-        self._arm()
+        try:
+            self._carry_out(self.worker.handle(event, _now()))
+        finally:
+            self._arm()
 
     def _carry_out(self, actions: list[WorkerAction]) -> None:
         for action in actions:
-            if isinstance(action, Send):
-                downlink = self._links.get(action.link)
-                if downlink is not None:
-                    downlink.send(action.data)
-            elif isinstance(action, Expand):
-                self._engine_thread.submit(self._expand, action)
-            elif isinstance(action, Release):
-                self._engine_thread.submit(self._engine.release, action.key)
-            elif isinstance(action, Disconnect):
-                downlink = self._links.pop(action.link, None)
-                if downlink is not None:
-                    logger.warning("link %d: closed: %s", action.link, action.reason)
-                    downlink.close()
+            try:
+                self._act(action)
+            except Exception:  # what follows may belong to other controllers
+                logger.exception("%s failed", type(action).__name__)
+
+    def _act(self, action: WorkerAction) -> None:
+        if isinstance(action, Send):
+            downlink = self._links.get(action.link)
+            if downlink is not None:
+                downlink.send(action.data)
+        elif isinstance(action, Expand):
+            self._engine_thread.submit(self._expand, action)
+        elif isinstance(action, Release):
+            self._engine_thread.submit(self._engine.release, action.key)
+        elif isinstance(action, Disconnect):
+            downlink = self._links.pop(action.link, None)
+            if downlink is not None:
+                logger.warning("link %d: closed: %s", action.link, action.reason)
+                downlink.close()
 
     def _arm(self) -> None:
         due = self.worker.deadline()
@@ -134,12 +142,12 @@ class WorkerBody:
         self._handle(Tick())
 
     def _poll_cancelled(self) -> None:
+        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, downlink in list(self._links.items()):
             if downlink.cancelled():
                 del self._links[number]
-                downlink.close()
                 self._handle(Disconnected(number, "the controller left"))
-        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
+                downlink.close()
 
     def _shut_down(self) -> None:
         for downlink in self._links.values():

@@ -65,6 +65,7 @@ def test_end_id(end_id: int, expected: frozenset[int]) -> None:
         ({"text_input": text("a"), "max_tokens": np.ones((1, 2), np.int32)}, "max_tokens: 2 values, exactly 1"),
         ({"text_input": text("a"), "deadline_ms": np.array([[np.nan]], np.float32)}, "deadline_ms: nan"),
         ({"text_input": text("x" * (4 << 20) + "y")}, "text_input: 4194305 bytes, the limit is 4194304"),
+        ({"text_input": text("x " * (1 << 20))}, "text_input: 2097152 characters cannot fit a context of 1024 tokens"),
     ],
 )
 def test_refusals_name_the_field(tensors: dict[str, np.ndarray], message: str) -> None:

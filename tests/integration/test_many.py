@@ -1,0 +1,107 @@
+"""Many requests at once on engines that take their time: nobody is kept waiting by somebody else's engine call."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from wanspec.core.config import Fingerprint
+from wanspec.core.messages import Frame, Header, Hello, Refuse, RefuseCode, Welcome
+from wanspec.core.wire import decode, encode
+from wanspec.models import fingerprint, resolve
+from wanspec.triton.client import Answer, WanspecClient
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import EngineSettings, RegionSettings
+
+AT_ONCE = 60
+STEP_MS = 500.0
+TOKEN = "a token that both sides know"
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "token").write_text(TOKEN)
+    zero = EngineSettings(engine="zero", agreement=0.8)
+    regions = RegionSettings(
+        resolve("small-target"),
+        resolve("small-draft"),
+        EngineSettings(engine="zero", pace_ms=STEP_MS),
+        zero,
+        zero,
+        auth_token_file=str(folder / "token"),
+    )
+    with Deployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
+        yield deployment
+
+
+def test_sixty_streams_advance_together_and_the_link_stays(deployment: Deployment) -> None:
+    client = WanspecClient(deployment.controller.grpc_endpoint)
+
+    def ask(index: int) -> tuple[Answer, float]:
+        pending = client.ask([1 + index, 2, 3], max_tokens=4, policy="target_only", end_id=-1)
+        last, longest = time.monotonic(), 0.0
+        for _ in pending:
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        return pending.answer, longest * 1e3
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(ask, range(AT_ONCE)))
+    assert all(len(answer.tokens) == 4 for answer, _ in answers)
+    # A request that comes during a step waits for its end, then takes part in the next.
+    assert max(longest for _, longest in answers) < 4 * STEP_MS
+    assert "dropped" not in deployment.controller.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("token", "tokenizer", "vocab", "outcome"),
+    [
+        (TOKEN, None, 0, None),
+        ("wrong", None, 0, RefuseCode.AUTHENTICATION),
+        ("", None, 0, RefuseCode.AUTHENTICATION),
+        (TOKEN, b"x" * 32, 0, RefuseCode.TOKENIZER),
+        (TOKEN, None, 1, RefuseCode.VOCABULARY),
+    ],
+)
+def test_strangers_are_refused_at_connect(
+    deployment: Deployment, token: str, tokenizer: bytes | None, vocab: int, outcome: RefuseCode | None
+) -> None:
+    mine = fingerprint(resolve("small-target"))
+    print_ = Fingerprint(tokenizer or mine.tokenizer, mine.vocab_size + vocab)
+    instance = bytes(range(16))
+    hello = Hello(instance, print_.vocab_size, print_.tokenizer_hash, "", token)
+    header = Header(int.from_bytes(instance[:8], "little"), 1, 1, want_reply=True)
+    reply = knock(deployment.worker.grpc_endpoint, encode(Frame(header, (hello,))))
+    (message,) = decode(reply).messages
+    if outcome is None:
+        assert isinstance(message, Welcome)
+    else:
+        assert isinstance(message, Refuse)
+        assert message.code is outcome
+
+
+def knock(url: str, frame: bytes) -> bytes:
+    """Open a link with a frame; return the first reply."""
+    import queue
+
+    import tritonclient.grpc as triton
+
+    replies: queue.SimpleQueue[object] = queue.SimpleQueue()
+    client = triton.InferenceServerClient(url)
+    client.start_stream(lambda result, error: replies.put(result if error is None else error))
+    tensor = triton.InferInput("frame", [len(frame)], "UINT8")
+    tensor.set_data_from_numpy(np.frombuffer(frame, dtype=np.uint8))
+    client.async_stream_infer("wanspec_worker", [tensor], request_id="link")
+    result = replies.get(timeout=10)
+    client.stop_stream(cancel_requests=True)
+    return bytes(result.as_numpy("frame").tobytes())  # type: ignore[attr-defined]
+
+
+def test_parameters_do_not_show_the_token(deployment: Deployment) -> None:
+    assert TOKEN not in json.dumps(WanspecClient(deployment.controller.grpc_endpoint).parameters())
+    assert TOKEN not in deployment.worker.log.read_text() + deployment.controller.log.read_text()
