@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.conftest import wait_for_worker
 from tests.integration.prompts import PROMPTS
+from wanspec.core.replay import replay
 from wanspec.core.tree import Origin
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
@@ -20,6 +21,8 @@ STRIKE_AFTER = 8
 # docs/architecture.md: a wait for the worker ends after max(25 ms, RTT + 2 worker passes). The rest is a target step
 # and a local draft of this pair, and what two loaded cores add.
 STALL_MS = 400.0
+# RTT of 20 ms and two passes of 12 ms make 44 ms, and remote_sync waits for two passes more; loaded cores add.
+WAIT_MS = 200.0
 
 
 @dataclass
@@ -76,7 +79,13 @@ def expected(deployment: Deployment) -> list[int]:
 
 
 def ask(client: WanspecClient, policy: str = "wanspec") -> Pending:
-    return client.ask(PROMPTS[0], max_tokens=TOKENS, end_id=-1, policy=policy)
+    return client.ask(PROMPTS[0], max_tokens=TOKENS, end_id=-1, policy=policy, event_log=True)
+
+
+def longest_wait(answer: Answer) -> float:
+    """Longest wait for the worker in any round, ms."""
+    (replayed,) = replay(answer.event_log).values()
+    return max(each.waited_ms for each in replayed.rounds)
 
 
 @pytest.mark.parametrize("policy", ["wanspec", "remote_sync"])
@@ -87,6 +96,7 @@ def test_worker_killed_mid_answer(
     assert watched.answer.tokens == expected
     assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
     assert max(watched.stalls[1:]) < STALL_MS
+    assert longest_wait(watched.answer) < WAIT_MS
 
 
 def test_drafting_resumes_when_the_worker_is_back(
@@ -115,12 +125,14 @@ def test_silent_wan_costs_one_deadline(deployment: Deployment, healthy: WanspecC
     assert watched.answer.tokens == expected
     assert watched.answer.summary["accepted_local"] > 0
     assert max(watched.stalls[1:]) < STALL_MS
+    assert longest_wait(watched.answer) < WAIT_MS
 
 
 def test_cut_wan_and_reconnection(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
     watched = watch(ask(healthy), lambda: deployment.relay.set(state="cut"))
     assert watched.answer.tokens == expected
     assert max(watched.stalls[1:]) < STALL_MS
+    assert longest_wait(watched.answer) < WAIT_MS
     down = healthy.ask(PROMPTS[0], max_tokens=20, end_id=-1).result()
     assert down.tokens == expected[:20]
     assert down.summary["remote_draft_passes"] == 0, "no worker, so no remote drafts"
