@@ -119,7 +119,8 @@ def gumbel(seed: int, position: int, tokens: NDArray[np.int64], stream: Stream =
     noise = np.log(uniform(seed, position, tokens, stream))
     np.negative(noise, out=noise)
     np.log(noise, out=noise)
-    return np.negative(noise, out=noise)
+    np.negative(noise, out=noise)
+    return noise
 
 
 def filtered(logits: Logits, sampling: Sampling) -> Filtered:
