@@ -31,7 +31,7 @@ class Grid:
 
     Attributes:
         counts: rows with logits: leaves, or one token and its drafts.
-        prefills: new tokens of one sequence.
+        prefills: new tokens of one sequence, at the first two contexts only: each needs a prefix to be computed anew.
         contexts: cached tokens.
         repeats: how often each point is measured; the median counts.
     """
@@ -39,7 +39,7 @@ class Grid:
     counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     prefills: tuple[int, ...] = (1, 16, 64, 256)
     contexts: tuple[int, ...] = (32, 256, 1024, 4096)
-    repeats: int = 5
+    repeats: int = 9
 
 
 class Progress(Protocol):
@@ -192,7 +192,7 @@ def _calibrate(
         )
     prefills = [count for count in grid.prefills if contexts[-1] + count < context] or [1]
     points = [(step, count, place) for count in counts for place in contexts]
-    points += [(prefill, count, place) for count in prefills for place in contexts]
+    points += [(prefill, count, place) for count in prefills for place in contexts[:2]]
     samples: dict[int, list[float]] = {index: [] for index in range(len(points))}
     # Repeats outside, so that drift of the machine meets all points alike; the first warms up.
     for repeat in range(grid.repeats + 1):
@@ -204,7 +204,7 @@ def _calibrate(
     medians = [statistics.median(samples[index]) for index in range(len(points))]
     split = len(counts) * len(contexts)
     return CostModel(
-        _table(counts, contexts, medians[:split]), _table(prefills, contexts, medians[split:]), dict(about or {})
+        _table(counts, contexts, medians[:split]), _table(prefills, contexts[:2], medians[split:]), dict(about or {})
     )
 
 
