@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +36,7 @@ SETTINGS = {
     "max_batch_size": 16,
 }
 NARROW = {"int64": "int32", "float64": "float32"}
+DTYPES = {"INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 TYPES = {"int32": "INT32", "float32": "FP32", "bool": "BOOL", "uint64": "UINT64"}
 
 
@@ -54,7 +57,7 @@ def save_tiny_llama(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpcclient.InferenceServerClient]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("engines")
     shared = SETTINGS | {"engine": "torch", "model_dir": str(save_tiny_llama(folder / "model"))}
     target = shared | {"max_draft_len": 8, "decoupled": "false"}
@@ -62,8 +65,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpcclient.Infe
     repository = ModelRepository(region_folder("controller"), {"target": target, "draft": draft})
     with TritonServer(repository, name="engines", log_dir=folder) as server:
         server.wait_ready(90)
-        with grpcclient.InferenceServerClient(server.grpc_endpoint) as connected:
-            yield connected
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(server.grpc_endpoint) as connected:
+        yield connected
 
 
 def inputs(ids: list[int], count: int, drafts: list[int] | None = None, **scalars: object) -> list:
@@ -276,3 +284,35 @@ def test_stop_by_request_id(client) -> None:
     parts = stream(client, inputs([1, 2, 3], 3000, streaming=True), request_id="long", stop=(0.3, "long"))
     assert time.monotonic() - started < 4.0, "3,000 paced steps take more than 6 s"
     assert 10 < len(parts) < 1500
+
+
+def test_stop_without_decoupling(client) -> None:
+    """Both the stopped request and the one that stops it get an empty answer."""
+    answers: queue.Queue = queue.Queue()
+    wanted = [grpcclient.InferRequestedOutput(name) for name in OUTPUTS]
+    client.async_infer(
+        "target",
+        inputs([8, 9], 3000),
+        lambda result, error: answers.put((result, error)),
+        outputs=wanted,
+        request_id="endless",
+    )
+    time.sleep(0.3)
+    stop = client.infer("target", inputs([1], 1, stop=True), request_id="endless", client_timeout=10)
+    stopped, error = answers.get(timeout=3)
+    assert error is None
+    assert [result.as_numpy("output_ids") for result in (stop, stopped)] == [None, None]
+
+
+def test_http_serves_the_same(client, server) -> None:
+    options = {"temperature": 0.5, "runtime_top_k": 20, "seed": np.uint64(3)}
+    made = [
+        {"name": tensor.name(), "shape": list(map(int, tensor.shape())), "datatype": tensor.datatype()}
+        | {"data": np.frombuffer(tensor._get_content(), dtype=DTYPES[tensor.datatype()]).tolist()}
+        for tensor in inputs([1, 2, 3], 5, **options)
+    ]
+    body = json.dumps({"inputs": made, "outputs": [{"name": name} for name in OUTPUTS]}).encode()
+    call = urllib.request.Request(f"http://{server.http_endpoint}/v2/models/target/infer", body)
+    with urllib.request.urlopen(call, timeout=10) as response:
+        answer = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
+    assert answer["output_ids"] == text(client, "target", [1, 2, 3], 5, **options)

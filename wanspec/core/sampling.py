@@ -12,8 +12,9 @@ The noise, exactly, so that any engine can reproduce it. All words are unsigned,
     u      = ((bits >> 11) | 1) / 2**53                              in (0, 1), exact in float64
     gumbel = -log(-log(u))                                           float64
 
-``position`` is the index of the token in the whole sequence, prompt included. ``stream`` separates draws that must be
-independent of each other (:class:`Stream`).
+``u`` is the same everywhere; logarithms of another math library may differ in the last bit, which matters only where
+two scores are as close as that. ``position`` is the index of the token in the whole sequence, prompt included.
+``stream`` separates draws that must be independent of each other (:class:`Stream`).
 """
 
 from __future__ import annotations

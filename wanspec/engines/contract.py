@@ -101,6 +101,7 @@ class GenerationResult:
         alloc_new_blocks, reused_blocks, alloc_total_blocks: of KV cache.
         context_logits: float32 [prompt, vocab]; None unless asked for.
         generation_logits: float32 [n, vocab], the model's own, unchanged; None unless asked for.
+        log_prob_before: sum of the log-probabilities of output tokens that are not in this result.
     """
 
     output_ids: NDArray[np.int32]
@@ -113,22 +114,28 @@ class GenerationResult:
     alloc_total_blocks: int
     context_logits: NDArray[np.float32] | None = None
     generation_logits: NDArray[np.float32] | None = None
+    log_prob_before: float = 0.0
 
     def since(self, count: int) -> GenerationResult:
         """The same without the first ``count`` output tokens: what a streaming client has not seen yet."""
         if count == 0:
             return self
+        log_probs = self.log_probs
         return replace(
             self,
             output_ids=self.output_ids[count:],
-            log_probs=None if self.log_probs is None else self.log_probs[count:],
+            log_probs=None if log_probs is None else log_probs[count:],
+            context_logits=None,
             generation_logits=None if self.generation_logits is None else self.generation_logits[count:],
+            log_prob_before=0.0 if log_probs is None else float(log_probs[:count].sum(dtype=np.float64)),
         )
 
     @property
     def cum_log_prob(self) -> float | None:
-        """Sum of ``log_probs``."""
-        return None if self.log_probs is None else float(self.log_probs.sum(dtype=np.float64))
+        """Log-probability of the whole output so far; None unless log-probabilities were asked for."""
+        if self.log_probs is None:
+            return None
+        return self.log_prob_before + float(self.log_probs.sum(dtype=np.float64))
 
     @property
     def acceptance_rate(self) -> float:

@@ -307,3 +307,4 @@ def test_what_is_out_so_far(model: TorchModel) -> None:
     assert part.output_ids.tolist() == running.output[:2]
     rest = part.since(1)
     assert (len(rest.output_ids), len(rest.log_probs), len(rest.generation_logits)) == (1, 1, 1)
+    assert rest.cum_log_prob == pytest.approx(part.cum_log_prob)
