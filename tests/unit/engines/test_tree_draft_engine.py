@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from wanspec.core.drafting import SequenceLeaves
 from wanspec.core.sampling import Sampling, ranked, sample
+from wanspec.engines.contract import GenerationRequest, GenerationResult
+from wanspec.engines.generation import TorchEngine
 from wanspec.engines.kv_cache import KVBuffer
 from wanspec.engines.pace import Pace
 from wanspec.engines.ranking import top_tokens
@@ -230,3 +232,25 @@ def test_sampling_that_is_greedy_changes_nothing(model: TorchModel) -> None:
     assert greedy.margins is None
     assert (plain.tokens == greedy.tokens).all()
     assert (plain.log_probs == greedy.log_probs).all()
+
+
+@pytest.mark.parametrize("setting", [Sampling(1.0, 0, 1.0, 5), Sampling(0.8, 12, 0.9, 2**64 - 1), Sampling()])
+def test_a_draft_that_is_the_target_is_always_accepted(model: TorchModel, setting: Sampling) -> None:
+    """Both engines mean the same position by their noise."""
+    drafter, verifier = TreeDraftEngine(model), TorchEngine(model, max_draft_len=6)
+    prefix, path = [5, 6, 7, 8, 9], ()
+    for _ in range(6):
+        expansion = drafter.expand([SequenceLeaves("s", prefix, len(prefix), (path,), setting)], 3)
+        path = (*path, int(expansion.tokens[0, 0]))
+    request = GenerationRequest(
+        np.asarray(prefix, dtype=np.int32),
+        7,
+        np.asarray(path, dtype=np.int32),
+        temperature=setting.temperature,
+        runtime_top_k=setting.top_k,
+        runtime_top_p=setting.top_p,
+        seed=setting.seed,
+    )
+    (result,) = verifier.generate([request])
+    assert isinstance(result, GenerationResult), result
+    assert result.accepted_drafts == 6
