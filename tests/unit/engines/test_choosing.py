@@ -42,7 +42,8 @@ OPTIONS: list[dict[str, object]] = [
     {"runtime_top_k": 40, "seed": 2**64 - 1},
     {"temperature": 1.3, "runtime_top_k": 10, "runtime_top_p": 0.9},
     {"runtime_top_k": 20, "repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.3, "seed": 9},
-    {"repetition_penalty": 0.8, "temperature": 2.0},
+    {"repetition_penalty": 0.8, "temperature": 2.0, "presence_penalty": 1.0},
+    {"runtime_top_k": 30, "temperature": 0.6, "frequency_penalty": 0.4, "seed": 2},
     {"runtime_top_p": 0.9, "embedding_bias": np.linspace(-2, 2, VOCAB, dtype=np.float32), "seed": 5},
     {"bad_words": tuple((token,) for token in range(0, VOCAB, 2)), "runtime_top_k": 5, "seed": 1},
 ]
@@ -139,6 +140,15 @@ def test_min_tokens_keeps_the_end_away(model: TorchModel) -> None:
     assert verified.output_ids.tolist() == late[:5]
 
 
+def test_min_tokens_counts_the_drafts_before_a_token(model: TorchModel) -> None:
+    plain = GenerationRequest(prompt_of(20), 5)
+    engine = TorchEngine(model, max_draft_len=4)
+    expected = one(engine, plain).output_ids.tolist()
+    stop = next(place for place in range(1, 5) if expected[place] not in expected[:place])
+    request = replace(plain, draft_input_ids=array(*expected[:4]), end_id=expected[stop], min_tokens=stop)
+    assert one(engine, request).output_ids.tolist() == expected[:stop]
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_stop_words_end_the_output_and_are_part_of_it(model: TorchModel, length: int) -> None:
     engine = TorchEngine(model, max_draft_len=8)
@@ -197,9 +207,11 @@ def test_a_one_hot_draft_leaves_the_law_as_it_is(draft: int) -> None:
     assert laws.chi_square_passes(_draws(request, LOGITS, 12_000), LAW)
 
 
-def test_drafts_drawn_from_their_own_distribution_leave_the_law_as_it_is() -> None:
-    """Also when they were drawn with the same seed, as a coupled drafter does."""
+@pytest.mark.parametrize("first", [0.0, 2.5])
+def test_drafts_drawn_from_their_own_distribution_leave_the_law_as_it_is(first: float) -> None:
+    """Also when they were drawn with the same seed, as a coupled drafter does, and whichever token is likely."""
     draft_logits = (LOGITS + np.random.default_rng(6).normal(0, 1.0, 12)).astype(np.float32)
+    draft_logits[0] += first
     counts = np.zeros(12, dtype=np.int64)
     accepted = 0
     for seed in range(12_000):
