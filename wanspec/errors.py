@@ -35,6 +35,10 @@ class RequestCancelledError(EngineError):
     """The client of a request has gone, or no longer wants its answer."""
 
 
+class RequestStoppedError(RequestCancelledError):
+    """A request was ended by another one that asked for it by its id."""
+
+
 class ModelError(WanspecError):
     """A model folder or package that cannot be used."""
 

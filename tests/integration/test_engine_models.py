@@ -1,9 +1,11 @@
-"""``target`` and ``draft`` on a real Triton: TensorRT-LLM's tensors over gRPC."""
+"""``target`` and ``draft`` on a real Triton: TensorRT-LLM's tensors over gRPC. ``draft`` is deployed decoupled."""
 
 from __future__ import annotations
 
+import json
 import queue
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +35,8 @@ SETTINGS = {
     "exclude_input_in_output": "true",
     "max_batch_size": 16,
 }
+NARROW = {"int64": "int32", "float64": "float32"}
+DTYPES = {"INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 TYPES = {"int32": "INT32", "float32": "FP32", "bool": "BOOL", "uint64": "UINT64"}
 
 
@@ -53,15 +57,21 @@ def save_tiny_llama(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpcclient.InferenceServerClient]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("engines")
-    target = SETTINGS | {"engine": "torch", "model_dir": str(save_tiny_llama(folder / "model")), "max_draft_len": 8}
-    draft = SETTINGS | {"engine": "zero", "model_dir": "", "max_draft_len": 0}
+    shared = SETTINGS | {"engine": "torch", "model_dir": str(save_tiny_llama(folder / "model"))}
+    target = shared | {"max_draft_len": 8, "decoupled": "false"}
+    draft = shared | {"max_draft_len": 0, "decoupled": "true"}
     repository = ModelRepository(region_folder("controller"), {"target": target, "draft": draft})
     with TritonServer(repository, name="engines", log_dir=folder) as server:
         server.wait_ready(90)
-        with grpcclient.InferenceServerClient(server.grpc_endpoint) as connected:
-            yield connected
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(server.grpc_endpoint) as connected:
+        yield connected
 
 
 def inputs(ids: list[int], count: int, drafts: list[int] | None = None, **scalars: object) -> list:
@@ -72,10 +82,12 @@ def inputs(ids: list[int], count: int, drafts: list[int] | None = None, **scalar
     }
     if drafts is not None:
         tensors["draft_input_ids"] = np.asarray([drafts], dtype=np.int32)
-    tensors |= {name: np.array([[value]]) for name, value in scalars.items()}
+    tensors |= {
+        name: value if isinstance(value, np.ndarray) else np.array([[value]]) for name, value in scalars.items()
+    }
     made = []
     for name, value in tensors.items():
-        array = value.astype(np.int32) if value.dtype == np.int64 else value
+        array = value.astype(NARROW.get(value.dtype.name, value.dtype.name))
         made.append(grpcclient.InferInput(name, array.shape, TYPES[array.dtype.name]))
         made[-1].set_data_from_numpy(array)
     return made
@@ -133,8 +145,8 @@ def test_a_verification_does_not_wait_for_a_long_generation(client) -> None:
 
 
 def test_input_in_output_both_ways(client) -> None:
-    excluded = text(client, "draft", [1, 2, 3], 4)
-    assert text(client, "draft", [1, 2, 3], 4, exclude_input_in_output=False) == [1, 2, 3, *excluded]
+    excluded = text(client, "target", [1, 2, 3], 4)
+    assert text(client, "target", [1, 2, 3], 4, exclude_input_in_output=False) == [1, 2, 3, *excluded]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,11 @@ def test_input_in_output_both_ways(client) -> None:
         (([1], 0), {}, "request_output_len: is 0"),
         (([1], 10, [1] * 9), {}, r"draft tokens \(9\) is larger than maximum number of draft tokens \(8\)"),
         (([1], 2), {"beam_width": 2}, "beam_width: is 2"),
-        (([1], 2), {"streaming": True}, "streaming: is not supported"),
+        (([1], 2), {"streaming": True}, "streaming: is only supported if the model is deployed using decoupled mode"),
+        (([1], 2), {"lora_task_id": np.uint64(3)}, "lora_task_id: is not supported"),
+        (([1], 2), {"runtime_top_p": 1.5}, "runtime_top_p: is 1.5"),
+        (([1], 2), {"return_context_logits": True}, "return_context_logits: is not available"),
+        (([1], 2), {"stop": True}, "stop: needs the request_id"),
     ],
 )
 def test_errors_reach_the_client(client, args: tuple, scalars: dict, message: str) -> None:
@@ -166,3 +182,137 @@ def test_a_client_that_leaves_stops_the_work(client) -> None:
     time.sleep(1.0)
     probe = infer(client, "target", prompt, 1, outputs=(*OUTPUTS, "kv_cache_reused_blocks"), return_perf_metrics=True)
     assert probe.as_numpy("kv_cache_reused_blocks").tolist() == [[2]]
+
+
+def test_sampling_by_seed_with_drafts_and_without(client) -> None:
+    """Right and wrong drafts, round by round, give what one request gives; another seed gives something else."""
+    prompt = list(range(1, 30))
+    options = {"temperature": 0.9, "runtime_top_k": 30, "runtime_top_p": 0.95, "repetition_penalty": 1.2}
+    seed = np.uint64(2**63 + 5)
+    whole = text(client, "target", prompt, 16, seed=seed, **options)
+    assert text(client, "target", prompt, 16, seed=np.uint64(6), **options) != whole
+    done: list[int] = []
+    while len(done) < 16:
+        drafts = whole[len(done) : len(done) + 3]
+        drafts[-1] = (drafts[-1] + len(done) % 2) % 61
+        done += text(client, "target", [*prompt, *done], len(drafts) + 1, drafts, seed=seed, **options)
+    assert done[:16] == whole
+
+
+def test_one_hot_draft_logits_are_taken(client) -> None:
+    prompt = list(range(1, 30))
+    options = {"runtime_top_p": 1.0, "seed": np.uint64(4), "draft_acceptance_threshold": 1e-9}
+    drafts = [7, 8, 9]
+    logits = np.full((1, 3, 64), -1e4, dtype=np.float32)
+    logits[0, range(3), drafts] = 0.0
+    assert text(client, "target", prompt, 4, drafts, draft_logits=logits, **options)[:3] == drafts
+
+
+def test_words_and_logits(client) -> None:
+    prompt = [5, 9, 13]
+    plain = text(client, "target", prompt, 8)
+    stop = np.array([[plain[2:4], [2, -1]]], dtype=np.int32)
+    assert text(client, "target", prompt, 8, stop_words_list=stop) == plain[:4]
+    bad = np.array([[[plain[0]], [1]]], dtype=np.int32)
+    assert plain[0] not in text(client, "target", prompt, 8, bad_words_list=bad)
+    outputs = (*OUTPUTS, "generation_logits")
+    result = infer(client, "target", prompt, 3, outputs=outputs, return_generation_logits=True)
+    logits = result.as_numpy("generation_logits")
+    assert logits.shape == (1, 1, 3, 61)
+    assert logits[0, 0].argmax(-1).tolist() == plain[:3]
+
+
+def stream(client, made: list, outputs=OUTPUTS, request_id: str = "", stop: tuple[float, str] | None = None) -> list:
+    """Responses of one request to the decoupled model; ``stop`` sends a request to stop another after some time."""
+    answers: queue.Queue = queue.Queue()
+    wanted = [grpcclient.InferRequestedOutput(name) for name in outputs]
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    try:
+        client.async_stream_infer(
+            "draft", made, outputs=wanted, request_id=request_id, enable_empty_final_response=True
+        )
+        if stop is not None:
+            time.sleep(stop[0])
+            client.async_stream_infer("draft", inputs([1], 1, stop=True), request_id=stop[1])
+        found = []
+        while True:
+            result, error = answers.get(timeout=30)
+            assert error is None, error
+            if result.as_numpy("output_ids") is not None:
+                found.append(result)
+            response = result.get_response()
+            if response.parameters["triton_final_response"].bool_param and response.id == request_id:
+                return found
+    finally:
+        client.stop_stream()
+
+
+def test_streaming(client) -> None:
+    whole = text(client, "target", [1, 2, 3], 7)
+    parts = stream(client, inputs([1, 2, 3], 7, streaming=True, return_log_probs=True), (*OUTPUTS, "output_log_probs"))
+    assert [part.as_numpy("output_ids").tolist() for part in parts] == [[[[token]]] for token in whole]
+    assert all(part.as_numpy("sequence_length").tolist() == [[1]] for part in parts)
+    assert all(part.as_numpy("output_log_probs").shape == (1, 1, 1) for part in parts)
+
+
+def test_a_batch_of_several_sequences_when_decoupled(client) -> None:
+    first, second = text(client, "target", [1, 2, 3], 5), text(client, "target", [4, 5], 5)
+    ids = np.array([[1, 2, 3], [4, 5, 0]], dtype=np.int32)
+    made = []
+    for name, value in {
+        "input_ids": ids,
+        "input_lengths": np.array([[3], [2]], dtype=np.int32),
+        "request_output_len": np.array([[5], [5]], dtype=np.int32),
+        "num_return_sequences": np.array([[1], [2]], dtype=np.int32),
+    }.items():
+        made.append(grpcclient.InferInput(name, value.shape, "INT32"))
+        made[-1].set_data_from_numpy(value)
+    found = stream(client, made, (*OUTPUTS, "batch_index", "sequence_index"))
+    rows = sorted((part.as_numpy("batch_index").item(), part.as_numpy("output_ids")[0, 0].tolist()) for part in found)
+    assert rows == [(0, first), (1, second), (1, second)]
+
+
+def test_context_logits_of_an_engine_without_drafts(client) -> None:
+    made = inputs([1, 2, 3, 4], 1, return_context_logits=True)
+    (result,) = stream(client, made, (*OUTPUTS, "context_logits"))
+    assert result.as_numpy("context_logits").shape == (1, 4, 61)
+    assert result.as_numpy("context_logits")[0, -1].argmax() == result.as_numpy("output_ids").item()
+
+
+def test_stop_by_request_id(client) -> None:
+    started = time.monotonic()
+    parts = stream(client, inputs([1, 2, 3], 3000, streaming=True), request_id="long", stop=(0.3, "long"))
+    assert time.monotonic() - started < 4.0, "3,000 paced steps take more than 6 s"
+    assert 10 < len(parts) < 1500
+
+
+def test_stop_without_decoupling(client) -> None:
+    """Both the stopped request and the one that stops it get an empty answer."""
+    answers: queue.Queue = queue.Queue()
+    wanted = [grpcclient.InferRequestedOutput(name) for name in OUTPUTS]
+    client.async_infer(
+        "target",
+        inputs([8, 9], 3000),
+        lambda result, error: answers.put((result, error)),
+        outputs=wanted,
+        request_id="endless",
+    )
+    time.sleep(0.3)
+    stop = client.infer("target", inputs([1], 1, stop=True), request_id="endless", client_timeout=10)
+    stopped, error = answers.get(timeout=3)
+    assert error is None
+    assert [result.as_numpy("output_ids") for result in (stop, stopped)] == [None, None]
+
+
+def test_http_serves_the_same(client, server) -> None:
+    options = {"temperature": 0.5, "runtime_top_k": 20, "seed": np.uint64(3)}
+    made = [
+        {"name": tensor.name(), "shape": list(map(int, tensor.shape())), "datatype": tensor.datatype()}
+        | {"data": np.frombuffer(tensor._get_content(), dtype=DTYPES[tensor.datatype()]).tolist()}
+        for tensor in inputs([1, 2, 3], 5, **options)
+    ]
+    body = json.dumps({"inputs": made, "outputs": [{"name": name} for name in OUTPUTS]}).encode()
+    call = urllib.request.Request(f"http://{server.http_endpoint}/v2/models/target/infer", body)
+    with urllib.request.urlopen(call, timeout=10) as response:
+        answer = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
+    assert answer["output_ids"] == text(client, "target", [1, 2, 3], 5, **options)

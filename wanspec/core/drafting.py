@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wanspec.core.sampling import Sampling
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceLeaves:
@@ -19,12 +21,14 @@ class SequenceLeaves:
         prefix: the committed tokens, never empty. Owned by the caller and append-only.
         length: how many tokens of ``prefix`` count for this pass.
         leaves: one token path from the prefix a leaf; the empty path is the root (the last committed token).
+        sampling: how the target draws its tokens; None where it is greedy.
     """
 
     key: Hashable
     prefix: Sequence[int]
     length: int
     leaves: tuple[tuple[int, ...], ...]
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +36,22 @@ class Expansion:
     """The result of one pass. Rows follow the leaves in the order of the batch, sequence after sequence.
 
     Attributes:
-        tokens: int32 [leaves, m], the most probable next tokens, best first.
-        log_probs: float32 [leaves, m], their natural log-probabilities.
-        entropies: float32 [leaves], nats, of the whole distribution.
+        tokens: int32 [leaves, m], the best next tokens, best first: the most probable ones where the target is greedy,
+            else those with the largest perturbed score at the child's position (:func:`wanspec.core.sampling.ranked`).
+        log_probs: float32 [leaves, m], their natural log-probabilities, of the distribution at the target's
+            temperature (1 where it is greedy), before top-k and top-p.
+        entropies: float32 [leaves], nats, of that distribution.
         engine_ms: time the engine spent on the pass, pace included, queueing excluded.
+        margins: float32 [leaves], how far the first child's perturbed score is ahead of the second's: the larger, the
+            more another model may differ and still draw the first. Infinite where the filter leaves one token. Where
+            the target is greedy, of the log-probabilities; None where it is for all leaves.
     """
 
     tokens: NDArray[np.int32]
     log_probs: NDArray[np.float32]
     entropies: NDArray[np.float32]
     engine_ms: float
+    margins: NDArray[np.float32] | None = None
 
 
 class DraftEngine(Protocol):

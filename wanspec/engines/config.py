@@ -31,6 +31,7 @@ class EngineConfig:
         max_input_len: prompt and drafts; the context if None.
         max_seq_len: caps the context; the model's own if None.
         kv_tokens: budget of KV cache; four contexts if None.
+        max_num_tokens: rows of one step of the contract's engine; the engine's own default if None.
         vocab_size: of zero.
         agreement: of zero: how often it agrees with the zero target; 1 makes it the target.
     """
@@ -47,6 +48,7 @@ class EngineConfig:
     max_input_len: int | None = None
     max_seq_len: int | None = None
     kv_tokens: int | None = None
+    max_num_tokens: int | None = None
     vocab_size: int = 4096
     agreement: float = 1.0
 
@@ -72,6 +74,7 @@ class EngineConfig:
             max_input_len=_number(given, "max_input_len", int, 0, least=0) or None,
             max_seq_len=_number(given, "max_seq_len", int, 0, least=0) or None,
             kv_tokens=_number(given, "kv_tokens", int, 0, least=0) or None,
+            max_num_tokens=_number(given, "max_num_tokens", int, 0, least=0) or None,
             vocab_size=_number(given, "vocab_size", int, 4096, least=2),
             agreement=_number(given, "agreement", float, 1.0, least=0.0),
         )
@@ -104,7 +107,7 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
             max_seq_len=config.max_seq_len,
             pace=config.pace,
         )
-    from wanspec.engines.generation import TorchEngine
+    from wanspec.engines.generation import DEFAULT_MAX_NUM_TOKENS, TorchEngine
     from wanspec.engines.torch_model import TorchModel
 
     model = TorchModel.load(
@@ -119,6 +122,7 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
         max_draft_len=config.max_draft_len,
         max_input_len=config.max_input_len,
         kv_tokens=config.kv_tokens,
+        max_num_tokens=config.max_num_tokens or DEFAULT_MAX_NUM_TOKENS,
         pace=config.pace,
     )
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wanspec.errors import InvalidRequestError, WanspecError
+from wanspec.core.sampling import GREEDY, Sampling
+from wanspec.errors import WanspecError
 
-logger = logging.getLogger(__name__)
+Words: TypeAlias = tuple[tuple[int, ...], ...]
+"""Each a sequence of token ids."""
 
 NO_TOKENS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
@@ -25,23 +26,55 @@ class GenerationRequest:
         input_ids: int32 [n], the whole prefix.
         request_output_len: most tokens to return.
         draft_input_ids: int32 [k]; with drafts, one pass verifies them and the request ends.
+        draft_logits: float32 [k, vocab or more]: the distribution each draft was drawn from, as logits.
+        draft_acceptance_threshold: replaces the random number of the acceptance rule; without draft_logits, nothing.
         end_id: ends the output and is not part of it.
+        stop_words: a sequence of tokens that ends the output and is part of it; it may begin in the prompt.
+        bad_words: sequences of tokens that are never completed.
+        embedding_bias: float32 [vocab], added to the logits.
+        min_tokens: end_id is not drawn before so many tokens of this request.
+        temperature: None means 1; 0 is greedy.
+        runtime_top_k, runtime_top_p: None and 0 mean not set; with neither, greedy.
+        seed: of the noise; None means 0, as in TensorRT-LLM.
+        repetition_penalty, presence_penalty, frequency_penalty: over the whole sequence, prompt included.
+        beam_width, num_return_sequences: only 1.
         return_log_probs: also return the log-probability of each output token.
-        runtime_top_k, runtime_top_p, temperature, beam_width, num_return_sequences: only values that mean greedy.
+        return_context_logits: also return the logits at each token of the prompt.
+        return_generation_logits: also return the logits that each output token was chosen from.
         arrival_ns: monotonic clock; the time of admission where not given.
     """
 
     input_ids: NDArray[np.int32]
     request_output_len: int
     draft_input_ids: NDArray[np.int32] = field(default_factory=lambda: NO_TOKENS)
+    draft_logits: NDArray[np.float32] | None = None
+    draft_acceptance_threshold: float | None = None
     end_id: int | None = None
-    return_log_probs: bool = False
+    stop_words: Words = ()
+    bad_words: Words = ()
+    embedding_bias: NDArray[np.float32] | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
     runtime_top_k: int | None = None
     runtime_top_p: float | None = None
-    temperature: float | None = None
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     beam_width: int = 1
     num_return_sequences: int = 1
+    return_log_probs: bool = False
+    return_context_logits: bool = False
+    return_generation_logits: bool = False
     arrival_ns: int | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are drawn, by TensorRT-LLM's rules for what is not set."""
+        top_k, top_p = self.runtime_top_k or 0, self.runtime_top_p or 0.0
+        if top_k == 1 or (not top_k and not top_p):
+            return GREEDY
+        return Sampling(1.0 if self.temperature is None else self.temperature, top_k, top_p or 1.0, self.seed or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +93,15 @@ class GenerationResult:
 
     Attributes:
         output_ids: int32 [n], new tokens only.
-        log_probs: float32 [n], natural log-probability of each under the model; None unless asked for.
+        log_probs: float32 [n], natural, of each; after bias, temperature and penalties, before top-k and top-p. Greedy
+            ones are taken at temperature 1. None unless asked for.
         timings: of this request.
         total_drafts: drafts that were verified.
         accepted_drafts: how many of them the model agreed with.
         alloc_new_blocks, reused_blocks, alloc_total_blocks: of KV cache.
+        context_logits: float32 [prompt, vocab]; None unless asked for.
+        generation_logits: float32 [n, vocab], the model's own, unchanged; None unless asked for.
+        log_prob_before: sum of the log-probabilities of output tokens that are not in this result.
     """
 
     output_ids: NDArray[np.int32]
@@ -75,11 +112,30 @@ class GenerationResult:
     alloc_new_blocks: int
     reused_blocks: int
     alloc_total_blocks: int
+    context_logits: NDArray[np.float32] | None = None
+    generation_logits: NDArray[np.float32] | None = None
+    log_prob_before: float = 0.0
+
+    def since(self, count: int) -> GenerationResult:
+        """The same without the first ``count`` output tokens: what a streaming client has not seen yet."""
+        if count == 0:
+            return self
+        log_probs = self.log_probs
+        return replace(
+            self,
+            output_ids=self.output_ids[count:],
+            log_probs=None if log_probs is None else log_probs[count:],
+            context_logits=None,
+            generation_logits=None if self.generation_logits is None else self.generation_logits[count:],
+            log_prob_before=0.0 if log_probs is None else float(log_probs[:count].sum(dtype=np.float64)),
+        )
 
     @property
     def cum_log_prob(self) -> float | None:
-        """Sum of ``log_probs``."""
-        return None if self.log_probs is None else float(self.log_probs.sum(dtype=np.float64))
+        """Log-probability of the whole output so far; None unless log-probabilities were asked for."""
+        if self.log_probs is None:
+            return None
+        return self.log_prob_before + float(self.log_probs.sum(dtype=np.float64))
 
     @property
     def acceptance_rate(self) -> float:
@@ -92,6 +148,10 @@ class RunningRequest(Protocol):
 
     def result(self) -> GenerationResult | WanspecError:
         """Its answer, once ``step`` has returned it."""
+        ...
+
+    def so_far(self) -> GenerationResult | None:
+        """What it would return if it ended now; None before its first token."""
         ...
 
 
@@ -136,95 +196,3 @@ def generate(engine: GenerationEngine, requests: Sequence[GenerationRequest]) ->
     while not engine.idle:
         engine.step()
     return [entry if isinstance(entry, WanspecError) else entry.result() for entry in taken]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """What an engine was built for, as ``trtllm-build`` names it. All in tokens.
-
-    Attributes:
-        max_seq_len: prompt and output together.
-        max_input_len: prompt and drafts together.
-        max_draft_len: drafts of one request; 0 for an engine that is no verifier.
-        vocab_size: token ids are below it.
-    """
-
-    max_seq_len: int
-    max_input_len: int
-    max_draft_len: int
-    vocab_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A validated request, cut to the limits."""
-
-    request: GenerationRequest
-    prompt: NDArray[np.int32]
-    drafts: NDArray[np.int32]
-    output_len: int
-
-    @property
-    def cache_tokens(self) -> int:
-        """Most tokens that its KV cache will hold: all but the last output token."""
-        return len(self.prompt) + max(len(self.drafts), self.output_len - 1)
-
-
-def admit(request: GenerationRequest, limits: EngineLimits) -> Admitted:
-    """Validate a request as TensorRT-LLM does (TENSORRT_LLM.md section 1, "runtime validation").
-
-    Raises:
-        InvalidRequestError: it cannot be served; the message names the input.
-    """
-    _require_greedy(request)
-    prompt, drafts = request.input_ids, request.draft_input_ids
-    _check_tokens("input_ids", prompt, limits.vocab_size)
-    _check_tokens("draft_input_ids", drafts, limits.vocab_size)
-    if len(prompt) == 0:
-        raise InvalidRequestError("input_ids", "the prompt is empty: at least one token is needed")
-    if len(prompt) > limits.max_input_len:
-        raise InvalidRequestError(
-            "input_ids", f"prompt length ({len(prompt)}) exceeds maximum input length ({limits.max_input_len})"
-        )
-    if request.request_output_len < 1:
-        raise InvalidRequestError("request_output_len", f"is {request.request_output_len}: must be at least 1")
-    if len(drafts) > limits.max_draft_len:
-        raise InvalidRequestError(
-            "draft_input_ids",
-            f"number of draft tokens ({len(drafts)}) is larger than maximum number of draft tokens "
-            f"({limits.max_draft_len}): send fewer or raise the engine's max_draft_len",
-        )
-    output_len = min(request.request_output_len, limits.max_seq_len - len(prompt))
-    if output_len < 1:
-        raise InvalidRequestError(
-            "input_ids",
-            f"prompt length ({len(prompt)}) leaves no room for output in max_seq_len ({limits.max_seq_len})",
-        )
-    if output_len < request.request_output_len:
-        logger.warning(
-            "request_output_len reduced from %d to %d by max_seq_len", request.request_output_len, output_len
-        )
-    room = limits.max_input_len - len(prompt)
-    if len(drafts) > room:
-        logger.warning("drafts truncated from %d to %d by max_input_len", len(drafts), room)
-    # A draft that could not be returned even if accepted is not worth a row.
-    return Admitted(request, prompt, drafts[: min(room, output_len - 1)] if len(drafts) else drafts, output_len)
-
-
-def _check_tokens(name: str, tokens: NDArray[np.int32], vocab_size: int) -> None:
-    if tokens.ndim != 1:
-        raise InvalidRequestError(name, f"has {tokens.ndim} dimensions after the batch: send one row of token ids")
-    if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocab_size):
-        raise InvalidRequestError(name, f"token ids must be in [0, {vocab_size}), the model's vocabulary")
-
-
-def _require_greedy(request: GenerationRequest) -> None:
-    for name, value in (("beam_width", request.beam_width), ("num_return_sequences", request.num_return_sequences)):
-        if value != 1:
-            raise InvalidRequestError(name, f"is {value}: only 1 is supported")
-    top_k, top_p = request.runtime_top_k, request.runtime_top_p
-    if top_k == 1 or (not top_k and not top_p):
-        return
-    if top_k:
-        raise InvalidRequestError("runtime_top_k", f"is {top_k}: only greedy decoding (runtime_top_k 1) is supported")
-    raise InvalidRequestError("runtime_top_p", f"is {top_p}: only greedy decoding is supported: send runtime_top_k 1")

@@ -1,7 +1,8 @@
 """The engine of the contract on a :class:`TorchModel`: requests in, forward steps batched over all of them.
 
-Greedy. With drafts, one pass over the uncached prefix and the drafts, then the request ends (TENSORRT_LLM.md
-sections 1 and 2). Without, plain generation.
+With drafts, one pass over the uncached prefix and the drafts, then the request ends (TENSORRT_LLM.md sections 1 and 2).
+Without, plain generation. A step takes one token of every request that is generating, and prompts (or the drafts to
+verify) in what is left of ``max_num_tokens`` rows, so that a long prompt delays the others by one step's length only.
 """
 
 from __future__ import annotations
@@ -14,98 +15,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wanspec.engines.contract import (
-    Admitted,
-    EngineLimits,
-    GenerationRequest,
-    GenerationResult,
-    RunningRequest,
-    Timings,
-    admit,
-    generate,
-)
+from wanspec.engines.admission import EngineLimits, admit
+from wanspec.engines.contract import GenerationRequest, GenerationResult, RunningRequest, generate
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.engines.prefix_pool import Lease, PrefixPool, count_blocks
-from wanspec.engines.segments import Segment, append_segment
+from wanspec.engines.prefix_pool import PrefixPool
+from wanspec.engines.running import Generation, share_rows
+from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.errors import EngineError, RequestCancelledError, WanspecError
 
-DEFAULT_MAX_NUM_TOKENS = 8192
-
-
-class Generation:
-    """One running request: what is cached, what came out."""
-
-    __slots__ = ("accepted", "admitted", "cached", "ended", "error", "lease", "log_probs", "output", "times")
-
-    def __init__(self, admitted: Admitted) -> None:
-        self.admitted = admitted
-        self.lease: Lease | None = None
-        self.cached = 0
-        self.output: list[int] = []
-        self.log_probs: list[float] = []
-        self.accepted = 0
-        self.ended = False
-        self.error: WanspecError | None = None
-        arrival = admitted.request.arrival_ns
-        self.times = [arrival if arrival is not None else time.monotonic_ns(), 0, 0, 0]
-
-    @property
-    def new_tokens(self) -> int:
-        """Rows of its next step."""
-        return len(self.admitted.prompt) - self.cached + len(self.admitted.drafts) if not self.output else 1
-
-    def segment(self) -> Segment:
-        """Its part of the next forward pass."""
-        assert self.lease is not None, "scheduled before a step"
-        if self.output:
-            return append_segment(self.lease.buffer, self.cached, self.output[-1:], 1)
-        drafts = self.admitted.drafts
-        tokens = np.concatenate((self.admitted.prompt[self.cached :], drafts))
-        return append_segment(self.lease.buffer, self.cached, tokens, len(drafts) + 1)
-
-    def take(self, tokens: NDArray[np.int64], log_probs: NDArray[np.float32] | None) -> None:
-        """Take the model's choice at each wanted row of a step: ``[1]``, or ``[k + 1]`` when drafts were verified."""
-        first = not self.output
-        drafts = self.admitted.drafts if first else self.admitted.drafts[:0]
-        agreed = tokens[:-1] == drafts
-        accepted = len(drafts) if agreed.all() else int(agreed.argmin())
-        chosen = tokens[: accepted + 1].tolist()
-        stop = chosen.index(self.admitted.request.end_id) if self.admitted.request.end_id in chosen else len(chosen)
-        self.cached = (len(self.admitted.prompt) if first else self.cached + 1) + min(accepted, stop)
-        if first:
-            self.accepted = min(accepted, stop)
-        self.output += chosen[:stop]
-        if log_probs is not None:
-            self.log_probs += log_probs[:stop].tolist()
-        self.ended = stop < len(chosen) or len(drafts) > 0 or len(self.output) >= self.admitted.output_len
-
-    def cached_tokens(self) -> NDArray[np.int32]:
-        """The tokens whose keys and values are in the buffer."""
-        return np.concatenate((self.admitted.prompt, np.asarray(self.output, dtype=np.int32)))[: self.cached]
-
-    def result(self) -> GenerationResult | WanspecError:
-        """The answer of an ended request."""
-        if self.error is not None:
-            return self.error
-        assert self.lease is not None, "an ended request ran"
-        blocks = count_blocks(self.lease.reused, self.cached)
-        return GenerationResult(
-            output_ids=np.asarray(self.output, dtype=np.int32),
-            log_probs=np.asarray(self.log_probs, dtype=np.float32) if self.admitted.request.return_log_probs else None,
-            timings=Timings(*self.times),
-            total_drafts=len(self.admitted.drafts),
-            accepted_drafts=self.accepted,
-            alloc_new_blocks=blocks.alloc_new,
-            reused_blocks=blocks.reused,
-            alloc_total_blocks=blocks.alloc_total,
-        )
+DEFAULT_MAX_NUM_TOKENS = 512
 
 
 class TorchEngine:
     """Serves the contract: ``add`` requests at any time, ``step`` until they have ended. One thread at a time.
 
-    A request starts when the KV budget and ``max_num_tokens`` have room for it; requests start in order.
+    A request starts when the KV budget has room for it; requests start in order.
     """
 
     def __init__(
@@ -118,7 +43,10 @@ class TorchEngine:
         max_num_tokens: int = DEFAULT_MAX_NUM_TOKENS,
         pace: Pace = NO_PACE,
     ) -> None:
-        """Serve ``model``; limits that are not given are the model's own context, and four contexts of KV cache."""
+        """Serve ``model``; limits that are not given are the model's own context, and four contexts of KV cache.
+
+        ``max_num_tokens`` is the most rows of one step (and so of requests at a time).
+        """
         context = model.context
         self.limits = EngineLimits(context, min(max_input_len or context, context), max_draft_len, model.vocab_size)
         self._model = model
@@ -168,60 +96,73 @@ class TorchEngine:
         """Run one forward pass over all requests that have room, and return those that ended with it."""
         self._schedule()
         started = time.monotonic_ns()
-        batch = self._running
+        batch, segments = self._plan()
         if not batch:
             return []
         try:
-            tokens, log_probs, rows = self._forward(batch)
+            self._run(batch, segments)
         except Exception as error:
             self._fail(batch, error)
             return batch
-        now = self._pace.wait(started, rows)
-        first = 0
+        now = self._pace.wait(started, sum(len(segment.tokens) for segment in segments))
         for generation in batch:
-            last = first + (len(generation.admitted.drafts) + 1 if not generation.output else 1)
-            if not generation.output:
-                generation.times[1], generation.times[2] = started, now
-            generation.times[3] = now
-            wants = log_probs is not None and generation.admitted.request.return_log_probs
-            generation.take(tokens[first:last], log_probs[first:last] if wants and log_probs is not None else None)
-            first = last
+            generation.time_step(started, now)
         return self._retire(batch)
 
     def _schedule(self) -> None:
-        room = self._max_num_tokens - len(self._running)
-        while self._waiting:
+        while self._waiting and len(self._running) < self._max_num_tokens:
             generation = self._waiting[0]
             admitted = generation.admitted
-            if self._running and len(admitted.prompt) > room:
-                # Only what is left after reuse counts, but that is known only once the buffer is lent.
-                return
-            lease = self._pool.acquire(admitted.prompt, admitted.cache_tokens)
+            # Logits of the whole prompt are those of a prompt that is computed.
+            prompt = admitted.prompt[:1] if admitted.request.return_context_logits else admitted.prompt
+            lease = self._pool.acquire(prompt, admitted.cache_tokens)
             if lease is None:
                 return
             generation.lease, generation.cached = lease, lease.reused
-            room -= generation.new_tokens
             self._running.append(self._waiting.popleft())
 
+    def _plan(self) -> tuple[list[Generation], list[Segment]]:
+        """Requests of the next pass, and their parts of it."""
+        prefilling = [generation for generation in self._running if not generation.output]
+        room = self._max_num_tokens - (len(self._running) - len(prefilling))
+        shares = iter(share_rows([generation.remaining for generation in prefilling], room))
+        batch, segments = [], []
+        for generation in self._running:
+            rows = 1 if generation.output else next(shares)
+            if rows:
+                batch.append(generation)
+                segments.append(generation.segment(rows))
+        return batch, segments
+
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Generation]) -> tuple[NDArray[np.int64], NDArray[np.float32] | None, int]:
-        segments = [generation.segment() for generation in batch]
+    def _run(self, batch: Sequence[Generation], segments: Sequence[Segment]) -> None:
         logits = self._model.forward(segments)
-        # argmax returns the first, hence lowest, id on ties.
-        chosen = logits.argmax(dim=-1)
-        log_probs = None
-        if any(generation.admitted.request.return_log_probs for generation in batch):
-            wide = logits if logits.dtype == torch.float64 else logits.float()
-            picked = wide.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-            log_probs = (picked - wide.logsumexp(dim=-1)).float().cpu().numpy()
-        return chosen.cpu().numpy(), log_probs, sum(len(segment.tokens) for segment in segments)
+        best, log_probs = _best(batch, logits)
+        last = 0
+        for generation in batch:
+            first, last = last, last + generation.wanted
+            rows = slice(first, last)
+            if generation.admitted.request.return_context_logits and not generation.output:
+                generation.keep_context_logits(logits[rows])
+                rows = slice(last - 1, last)
+            if not generation.chooses:
+                generation.skip()
+            elif generation.chooser is None:
+                assert best is not None, "a plain request is in the batch"
+                wants = generation.admitted.request.return_log_probs and log_probs is not None
+                generation.take(
+                    generation.agree(best[rows], log_probs[rows] if wants and log_probs is not None else None),
+                    logits[rows],
+                )
+            else:
+                generation.take(generation.choose(logits[rows]), logits[rows])
 
     def _retire(self, batch: list[Generation]) -> list[Generation]:
         ended = [generation for generation in batch if generation.ended]
         for generation in ended:
             assert generation.lease is not None, "it ran"
             self._pool.release(generation.lease, generation.cached_tokens())
-        self._running = [generation for generation in batch if not generation.ended]
+        self._running = [generation for generation in self._running if not generation.ended]
         return ended
 
     def _fail(self, batch: list[Generation], error: Exception) -> None:
@@ -231,4 +172,21 @@ class TorchEngine:
             self._pool.discard(generation.lease)
             generation.ended = True
             generation.error = EngineError(f"the forward pass failed: {type(error).__name__}: {error}")
-        self._running = []
+        self._running = [generation for generation in self._running if not generation.ended]
+
+
+def _best(
+    batch: Sequence[Generation], logits: torch.Tensor
+) -> tuple[NDArray[np.int64] | None, NDArray[np.float32] | None]:
+    """The largest logit of each row and its log-probability, as far as plain requests of the batch need them."""
+    plain = [generation.admitted.request for generation in batch if generation.chooser is None]
+    if not plain:
+        return None, None
+    # argmax returns the first, hence lowest, id on ties.
+    chosen = logits.argmax(dim=-1)
+    log_probs = None
+    if any(request.return_log_probs for request in plain):
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        picked = wide.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        log_probs = (picked - wide.logsumexp(dim=-1)).float().cpu().numpy()
+    return chosen.cpu().numpy(), log_probs

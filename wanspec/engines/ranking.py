@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.sampling import GREEDY, ranked
 
 
 def top_tokens(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -26,3 +34,23 @@ def top_tokens(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tens
     if bool(tied.any()):
         ids[tied] = wide[tied].sort(dim=-1, descending=True, stable=True).indices[:, :top]
     return ids, log_probs.gather(-1, ids), entropies
+
+
+def rank_children(logits: NDArray[Any], batch: Sequence[SequenceLeaves], top: int) -> Expansion:
+    """Rank the children of each leaf as its sequence's sampling wants it; a row of ``[leaves, vocab]`` each.
+
+    The engine time is left at 0.
+    """
+    tokens = np.empty((len(logits), top), dtype=np.int32)
+    log_probs = np.empty((len(logits), top), dtype=np.float32)
+    entropies = np.empty(len(logits), dtype=np.float32)
+    margins = np.empty(len(logits), dtype=np.float32)
+    places = ((sequence, path) for sequence in batch for path in sequence.leaves)
+    for row, (sequence, path) in enumerate(places):
+        position = sequence.length + len(path)
+        # Two at least, for the margin.
+        best = ranked(logits[row], sequence.sampling or GREEDY, position, max(top, 2))
+        tokens[row], log_probs[row] = best.ids[:top], best.log_probs[:top]
+        entropies[row] = best.entropy
+        margins[row] = best.scores[0] - best.scores[1]
+    return Expansion(tokens, log_probs, entropies, 0.0, margins)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wanspec.engines.contract import GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
-from wanspec.errors import EngineError, WanspecError
+from wanspec.errors import EngineError, RequestStoppedError, WanspecError
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +19,22 @@ CANCELLATION_CHECK_PERIOD_S = 0.1
 """As TensorRT-LLM's cancellation_check_period_ms."""
 
 Done = Callable[[GenerationResult | WanspecError], None]
+OnTokens = Callable[[GenerationResult], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Submission:
     request: GenerationRequest
     done: Done
     cancelled: Callable[[], bool]
+    on_tokens: OnTokens | None
+    name: str
+    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    name: str
 
 
 class EngineRunner:
@@ -33,25 +42,39 @@ class EngineRunner:
 
     def __init__(self, engine: GenerationEngine, name: str = "engine") -> None:
         self._engine = engine
-        self._submissions: queue.SimpleQueue[_Submission | None] = queue.SimpleQueue()
+        self._submissions: queue.SimpleQueue[_Submission | _Stop | None] = queue.SimpleQueue()
         self._running: dict[RunningRequest, _Submission] = {}
         self._closing = threading.Event()
         self._cancellation_checked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, request: GenerationRequest, done: Done, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def submit(
+        self,
+        request: GenerationRequest,
+        done: Done,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        on_tokens: OnTokens | None = None,
+        name: str = "",
+    ) -> None:
         """Queue a request.
 
         Args:
             request: what to generate.
             done: called once, with the result or the error; must not block.
             cancelled: asked now and then whether the answer is still wanted.
+            on_tokens: called with the new tokens of each step but the last, which ``done`` gets; must not block.
+            name: what :meth:`stop` knows it by.
         """
         if self._closing.is_set():
             done(EngineError("the engine is shutting down"))
         else:
-            self._submissions.put(_Submission(request, done, cancelled))
+            self._submissions.put(_Submission(request, done, cancelled, on_tokens, name))
+
+    def stop(self, name: str) -> None:
+        """End the requests of this name that were submitted before; their answer is a :class:`RequestStoppedError`."""
+        self._submissions.put(_Stop(name))
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Fail what is queued or running, and end the thread after its current step."""
@@ -69,12 +92,16 @@ class EngineRunner:
             self._drop_cancelled()
             self._step()
         for submission in [*self._running.values(), *self._drain()]:
-            _answer(submission, EngineError("the engine is shutting down"))
+            if isinstance(submission, _Submission):
+                _answer(submission, EngineError("the engine is shutting down"))
 
     def _step(self) -> None:
         try:
             for ended in self._engine.step():
                 _answer(self._running.pop(ended), ended.result())
+            for running, submission in self._running.items():
+                if submission.on_tokens is not None:
+                    _send_tokens(submission, running.so_far())
         except Exception as error:
             # Not a failed request (those are answers) but a fault of the engine: no one may be left waiting for it.
             logger.exception("the engine's step failed")
@@ -94,8 +121,8 @@ class EngineRunner:
         for submission in self._drain():
             self._take(submission)
 
-    def _drain(self) -> list[_Submission]:
-        found: list[_Submission] = []
+    def _drain(self) -> list[_Submission | _Stop]:
+        found: list[_Submission | _Stop] = []
         while True:
             try:
                 submission = self._submissions.get_nowait()
@@ -104,11 +131,21 @@ class EngineRunner:
             if submission is not None:
                 found.append(submission)
 
-    def _take(self, submission: _Submission) -> None:
+    def _take(self, submission: _Submission | _Stop) -> None:
+        if isinstance(submission, _Stop):
+            self._stop(submission.name)
+            return
         try:
             self._running[self._engine.add(submission.request)] = submission
         except WanspecError as error:
             _answer(submission, error)
+
+    def _stop(self, name: str) -> None:
+        for running, submission in list(self._running.items()):
+            if submission.name == name:
+                self._engine.cancel(running)
+                del self._running[running]
+                _answer(submission, RequestStoppedError(f"request {name!r} was stopped by a request"))
 
     def _drop_cancelled(self) -> None:
         now = time.monotonic()
@@ -121,7 +158,20 @@ class EngineRunner:
                 _answer(self._running.pop(running), running.result())
 
 
+def _send_tokens(submission: _Submission, so_far: GenerationResult | None) -> None:
+    if so_far is None or len(so_far.output_ids) == submission.sent or submission.on_tokens is None:
+        return
+    new = so_far.since(submission.sent)
+    submission.sent = len(so_far.output_ids)
+    try:
+        submission.on_tokens(new)
+    except Exception:
+        logger.exception("new tokens could not be delivered")
+
+
 def _answer(submission: _Submission, answer: GenerationResult | WanspecError) -> None:
+    if isinstance(answer, GenerationResult):
+        answer = answer.since(submission.sent)
     try:
         submission.done(answer)
     except Exception:

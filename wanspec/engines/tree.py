@@ -13,7 +13,7 @@ import torch
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.engines.kv_cache import MIN_CAPACITY, KVBuffer
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.engines.ranking import top_tokens
+from wanspec.engines.ranking import rank_children, top_tokens
 from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.engines.tree_cache import TreeCache, TreeRows
@@ -78,7 +78,7 @@ class TreeDraftEngine:
         self._check(batch, top)
         try:
             plans = [self._plan(sequence) for sequence in batch]
-            expansion = self._run(plans, top, started)
+            expansion = self._run(batch, plans, top, started)
         except Exception as error:
             # Slots were given out but hold nothing: forget them.
             for sequence in batch:
@@ -145,13 +145,21 @@ class TreeDraftEngine:
         return state
 
     @torch.inference_mode()
-    def _run(self, plans: list[Segment], top: int, started: int) -> Expansion:
-        ids, log_probs, entropies = top_tokens(self._model.forward(plans), top)
-        tokens = ids.cpu().numpy().astype(np.int32)
-        values = log_probs.float().cpu().numpy()
-        spread = entropies.float().cpu().numpy()
+    def _run(self, batch: Sequence[SequenceLeaves], plans: list[Segment], top: int, started: int) -> Expansion:
+        logits = self._model.forward(plans)
+        if all(sequence.sampling is None or sequence.sampling.greedy for sequence in batch):
+            ids, log_probs, entropies = top_tokens(logits, top)
+            expansion = Expansion(
+                ids.cpu().numpy().astype(np.int32),
+                log_probs.float().cpu().numpy(),
+                entropies.float().cpu().numpy(),
+                0.0,
+            )
+        else:
+            wide = logits if logits.dtype == torch.float64 else logits.float()
+            expansion = rank_children(wide.cpu().numpy(), batch, top)
         ended = self._pace.wait(started, sum(len(plan.tokens) for plan in plans))
-        return Expansion(tokens, values, spread, (ended - started) / 1e6)
+        return replace(expansion, engine_ms=(ended - started) / 1e6)
 
     def _evict(self, active: set[Hashable]) -> None:
         total = sum(state.buffer.capacity for state in self._states.values())

@@ -16,19 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.engines.admission import Admitted, EngineLimits, admit
+from wanspec.engines.choosing import chooser
 from wanspec.engines.contract import (
     NO_TOKENS,
-    Admitted,
-    EngineLimits,
     GenerationRequest,
     GenerationResult,
     RunningRequest,
     Timings,
-    admit,
     generate,
 )
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.errors import ConfigError, EngineError, RequestCancelledError, WanspecError
+from wanspec.errors import ConfigError, EngineError, InvalidRequestError, RequestCancelledError, WanspecError
 
 DEFAULT_CONTEXT = 1 << 20
 _WORD = 0xFFFFFFFF
@@ -99,21 +98,26 @@ class ZeroModel:
 class ZeroRun:
     """One request of a :class:`ZeroEngine`: its answer is known at once and given when its steps have passed."""
 
-    __slots__ = ("accepted", "admitted", "error", "output", "steps", "times")
+    __slots__ = ("accepted", "admitted", "error", "output", "planned", "steps", "times")
 
     def __init__(self, admitted: Admitted, output: list[int], accepted: int) -> None:
         self.admitted, self.output, self.accepted = admitted, output, accepted
         # A request that ends at end_id needs the step that finds it.
-        self.steps = 1 if len(admitted.drafts) else min(len(output) + 1, admitted.output_len)
+        self.planned = self.steps = 1 if len(admitted.drafts) else min(len(output) + 1, admitted.output_len)
         self.error: WanspecError | None = None
         arrival = admitted.request.arrival_ns
         self.times = [arrival if arrival is not None else time.monotonic_ns(), 0, 0, 0]
 
     def result(self) -> GenerationResult | WanspecError:
         """The answer of an ended request."""
-        if self.error is not None:
-            return self.error
-        output = self.output
+        return self.error if self.error is not None else self._result(self.output)
+
+    def so_far(self) -> GenerationResult | None:
+        """What it would return if it ended now; None before its first token."""
+        passed = self.planned - self.steps
+        return self._result(self.output[:passed]) if passed and self.output and self.error is None else None
+
+    def _result(self, output: list[int]) -> GenerationResult:
         return GenerationResult(
             output_ids=np.asarray(output, dtype=np.int32) if output else NO_TOKENS,
             log_probs=np.zeros(len(output), dtype=np.float32) if self.admitted.request.return_log_probs else None,
@@ -168,6 +172,7 @@ class ZeroEngine:
         Raises:
             InvalidRequestError: it cannot be served.
         """
+        _require_plain(request)
         run = self._answer(admit(request, self.limits))
         self._running.append(run)
         return run
@@ -209,6 +214,19 @@ class ZeroEngine:
                 accepted += 1
             left, right = right, token
         return ZeroRun(admitted, output, accepted)
+
+
+def _require_plain(request: GenerationRequest) -> None:
+    """Refuse what the rule has no logits for."""
+    if not request.sampling.greedy:
+        raise InvalidRequestError("runtime_top_k", "must be 1: the zero engine has no distribution to draw from")
+    if chooser(request) is not None or request.stop_words:
+        raise InvalidRequestError(
+            "engine", "the zero engine knows no logits: leave out penalties, biases, words lists and min_tokens"
+        )
+    for name in ("return_context_logits", "return_generation_logits"):
+        if getattr(request, name):
+            raise InvalidRequestError(name, "is not supported by the zero engine: it has no logits")
 
 
 class ZeroDraftEngine:

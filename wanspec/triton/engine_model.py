@@ -11,18 +11,22 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from wanspec.engines.config import EngineConfig, build_engine
 from wanspec.engines.contract import GenerationResult
+from wanspec.engines.inputs import ContractRequest, read_requests, stop_requested
 from wanspec.engines.runner import EngineRunner
-from wanspec.engines.tensors import ContractRequest, check_requested_outputs, read_request, write_result
-from wanspec.errors import InvalidRequestError, RequestCancelledError, WanspecError
+from wanspec.engines.tensors import check_requested_outputs, write_result
+from wanspec.errors import InvalidRequestError, RequestCancelledError, RequestStoppedError, WanspecError
 from wanspec.triton.stub import prepare_stub, settle_memory
 
 logger = logging.getLogger(__name__)
+
+_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class TritonPythonModel:
@@ -36,7 +40,9 @@ class TritonPythonModel:
             ModelError: the model cannot be used.
         """
         prepare_stub()
-        entries = json.loads(args["model_config"]).get("parameters", {})
+        model_config = json.loads(args["model_config"])
+        entries = model_config.get("parameters", {})
+        self._decoupled = bool(model_config.get("model_transaction_policy", {}).get("decoupled", False))
         parameters = {name: str(entry["string_value"]) for name, entry in entries.items()}
         config = EngineConfig.from_parameters(parameters)
         self._exclude_input = parameters.get("exclude_input_in_output", "").lower() == "true"
@@ -59,26 +65,56 @@ class TritonPythonModel:
     def _submit(self, request: Any, arrival_ns: int) -> None:
         sender = request.get_response_sender()
         try:
-            outputs = frozenset(request.requested_output_names())
-            check_requested_outputs(outputs)
             # Copied: the tensors live in shared memory that may go with the request.
             tensors = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
-            parsed = read_request(tensors, exclude_input=self._exclude_input, arrival_ns=arrival_ns)
+            if stop_requested(tensors):
+                self._stop(request.request_id())
+                sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=_FINAL)
+                return
+            outputs = frozenset(request.requested_output_names())
+            check_requested_outputs(outputs)
+            parsed = read_requests(
+                tensors, exclude_input=self._exclude_input, decoupled=self._decoupled, arrival_ns=arrival_ns
+            )
         except WanspecError as error:
-            _send(sender, _error(error))
+            sender.send(_error(error), flags=_FINAL)
             return
+        answers = _Answers(sender, outputs, len(parsed))
+        for entry in parsed:
+            self._runner.submit(
+                entry.generation,
+                partial(answers.end, entry),
+                sender.is_cancelled,
+                on_tokens=partial(answers.tokens, entry) if entry.streaming else None,
+                name=request.request_id(),
+            )
 
-        def done(answer: GenerationResult | WanspecError) -> None:
-            if isinstance(answer, WanspecError):
-                _send(sender, _error(answer))
-            else:
-                _send(sender, _response(parsed, answer, outputs))
-
-        self._runner.submit(parsed.generation, done, sender.is_cancelled)
+    def _stop(self, request_id: str) -> None:
+        if not request_id:
+            raise InvalidRequestError("stop", "needs the request_id of the request to stop: this one has none")
+        self._runner.stop(request_id)
 
 
-def _send(sender: Any, response: Any) -> None:
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+class _Answers:
+    """The responses of one Triton request; the last one ends it. Called by one thread at a time."""
+
+    def __init__(self, sender: Any, outputs: frozenset[str], pending: int) -> None:
+        self._sender, self._outputs, self._pending = sender, outputs, pending
+
+    def tokens(self, request: ContractRequest, result: GenerationResult) -> None:
+        """Send new tokens of a request that goes on."""
+        self._sender.send(_response(request, result, self._outputs))
+
+    def end(self, request: ContractRequest, answer: GenerationResult | WanspecError) -> None:
+        """Send what ends a request."""
+        self._pending -= 1
+        if isinstance(answer, GenerationResult):
+            response = _response(request, answer, self._outputs)
+        elif isinstance(answer, RequestStoppedError):
+            response = pb_utils.InferenceResponse(output_tensors=[])
+        else:
+            response = _error(answer)
+        self._sender.send(response, flags=0 if self._pending else _FINAL)
 
 
 def _response(parsed: ContractRequest, result: GenerationResult, outputs: frozenset[str]) -> Any:

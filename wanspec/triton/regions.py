@@ -135,6 +135,7 @@ def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_
         "max_batch_size": 64,
         "max_draft_len": max_draft_len,
         "exclude_input_in_output": False,
+        "decoupled": False,
     }
 
 

@@ -14,6 +14,7 @@ from wanspec.engines.contract import GenerationRequest, GenerationResult
 from wanspec.engines.generation import TorchEngine
 from wanspec.engines.kv_cache import KVBuffer
 from wanspec.engines.pace import Pace
+from wanspec.engines.running import share_rows
 from wanspec.engines.segments import append_segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.errors import InvalidRequestError
@@ -144,8 +145,22 @@ def test_a_bad_request_does_not_disturb_the_others(model: TorchModel) -> None:
         ({"request_output_len": 0}, "request_output_len: is 0"),
         ({"draft_input_ids": prompt_of(5)}, r"draft tokens \(5\) is larger than maximum number of draft tokens \(4\)"),
         ({"draft_input_ids": array(99)}, "draft_input_ids: token ids"),
-        ({"runtime_top_k": 5}, "runtime_top_k: is 5"),
-        ({"runtime_top_p": 0.9}, "runtime_top_p: is 0.9"),
+        ({"runtime_top_k": -1}, "runtime_top_k: is -1: must be at least 0"),
+        ({"runtime_top_p": 1.5}, "runtime_top_p: is 1.5: must be from 0 to 1"),
+        ({"runtime_top_p": float("nan")}, "runtime_top_p: is nan"),
+        ({"temperature": -0.5}, "temperature: is -0.5: must be at least 0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty: is 0: must be above 0"),
+        ({"presence_penalty": float("inf")}, "presence_penalty: is inf"),
+        ({"min_tokens": -1}, "min_tokens: is -1"),
+        ({"embedding_bias": np.zeros(60, np.float32)}, r"embedding_bias: has shape \[60\]: must be \[61\]"),
+        ({"bad_words": ((61,),)}, "bad_words_list: token ids"),
+        ({"stop_words": ((-1,),)}, "stop_words_list: token ids"),
+        ({"draft_acceptance_threshold": 1.5}, "draft_acceptance_threshold: is 1.5"),
+        (
+            {"draft_input_ids": array(1, 2), "draft_logits": np.zeros((1, 61), np.float32)},
+            r"draft_logits: has shape \[1, 61\]: must be \[2, 61\]",
+        ),
+        ({"return_context_logits": True}, "return_context_logits: is not available"),
         ({"beam_width": 2}, "beam_width: is 2"),
         ({"num_return_sequences": 2}, "num_return_sequences: is 2"),
     ],
@@ -200,3 +215,96 @@ def test_a_failed_pass_ends_its_requests_only(model: TorchModel, monkeypatch: py
         (failed,) = engine.generate([request])
     assert "out of memory" in str(failed)
     assert one(engine, request).output_ids.tolist() == greedy(model, request.input_ids, 3)[0]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "budget", "expected"),
+    [
+        ([], 8, []),
+        ([5], 8, [5]),
+        ([50], 8, [8]),
+        ([50, 2], 8, [6, 2]),
+        ([50, 9, 3], 8, [2, 3, 3]),
+        ([50, 2], 0, [0, 0]),
+        ([9, 9], 1, [1, 0]),
+    ],
+)
+def test_short_requests_first_and_a_quarter_for_the_oldest(
+    remaining: list[int], budget: int, expected: list[int]
+) -> None:
+    assert share_rows(remaining, budget) == expected
+
+
+@given(st.lists(st.integers(1, 100), max_size=8), st.integers(0, 64))
+def test_rows_are_never_given_twice(remaining: list[int], budget: int) -> None:
+    given_rows = share_rows(remaining, budget)
+    assert sum(given_rows) == min(budget, sum(remaining))
+    assert all(0 <= rows <= most for rows, most in zip(given_rows, remaining, strict=True))
+
+
+def test_a_long_prompt_delays_the_others_by_parts_only(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchEngine(model, max_draft_len=2, max_num_tokens=16)
+    rows: list[int] = []
+    forward = TorchModel.forward
+
+    def counting(self: TorchModel, segments: list) -> torch.Tensor:
+        rows.append(sum(len(segment.tokens) for segment in segments))
+        return forward(self, segments)
+
+    monkeypatch.setattr(TorchModel, "forward", counting)
+    short, long, verified = prompt_of(3), prompt_of(100, 1), prompt_of(4, 2)
+    expected = [greedy(model, short, 12)[0], greedy(model, long, 3)[0], greedy(model, verified, 3)[0]]
+    rows.clear()
+    generating = engine.add(GenerationRequest(short, 12))
+    engine.step()
+    prefilling = engine.add(GenerationRequest(long, 3))
+    engine.step()
+    assert len(generating.output) == 2, "goes on beside the long prompt"
+    verifying = engine.add(GenerationRequest(verified, 3, array(*expected[2][:2])))
+    assert verifying in engine.step(), "does not wait for the long prompt"
+    assert not prefilling.output
+    while not engine.idle:
+        engine.step()
+    assert max(rows) <= 16
+    assert [running.output for running in (generating, prefilling, verifying)] == expected
+
+
+@pytest.mark.parametrize("budget", [1, 2, 5, 300])
+def test_parts_of_prompts_and_drafts_give_what_one_pass_gives(model: TorchModel, budget: int) -> None:
+    engine = TorchEngine(model, max_draft_len=4, max_num_tokens=budget)
+    prompts = [prompt_of(count, count) for count in (1, 2, 31, 60)]
+    for prompt in prompts:
+        expected = greedy(model, prompt, 5)[0]
+        drafts = array(*expected[:2], (expected[2] + 1) % 61)
+        assert one(engine, GenerationRequest(prompt, 4, drafts)).output_ids.tolist() == expected[:3]
+    results = engine.generate([GenerationRequest(prompt, 5) for prompt in prompts])
+    for prompt, result in zip(prompts, results, strict=True):
+        assert isinstance(result, GenerationResult)
+        assert result.output_ids.tolist() == greedy(model, prompt, 5)[0]
+
+
+def test_logits_of_prompt_and_output(model: TorchModel) -> None:
+    prompt = prompt_of(40)
+    engine = TorchEngine(model, max_num_tokens=16)
+    one(engine, GenerationRequest(prompt, 1))
+    result = one(engine, GenerationRequest(prompt, 3, return_context_logits=True, return_generation_logits=True))
+    tokens = np.concatenate((prompt, result.output_ids))
+    whole = model.forward([append_segment(KVBuffer(model.kv_shape, 128), 0, tokens, len(tokens))]).float().numpy()
+    assert result.context_logits is not None
+    assert result.generation_logits is not None
+    np.testing.assert_allclose(result.context_logits, whole[:40], atol=1e-5)
+    np.testing.assert_allclose(result.generation_logits, whole[39:42], atol=1e-5)
+
+
+def test_what_is_out_so_far(model: TorchModel) -> None:
+    engine = TorchEngine(model)
+    running = engine.add(GenerationRequest(prompt_of(5), 4, return_log_probs=True, return_generation_logits=True))
+    assert running.so_far() is None
+    engine.step()
+    engine.step()
+    part = running.so_far()
+    assert part is not None
+    assert part.output_ids.tolist() == running.output[:2]
+    rest = part.since(1)
+    assert (len(rest.output_ids), len(rest.log_probs), len(rest.generation_logits)) == (1, 1, 1)
+    assert rest.cum_log_prob == pytest.approx(part.cum_log_prob)

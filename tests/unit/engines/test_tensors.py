@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from wanspec.engines.contract import GenerationResult, Timings
-from wanspec.engines.tensors import check_requested_outputs, read_request, write_result
+from wanspec.engines.inputs import UNSUPPORTED, read_request, read_requests, stop_requested
+from wanspec.engines.tensors import check_requested_outputs, write_result
 from wanspec.errors import InvalidRequestError
 
 BASE: dict[str, NDArray] = {
@@ -24,6 +27,8 @@ RESULT = GenerationResult(
     alloc_new_blocks=5,
     reused_blocks=6,
     alloc_total_blocks=7,
+    context_logits=np.zeros((3, 8), dtype=np.float32),
+    generation_logits=np.ones((2, 8), dtype=np.float32),
 )
 
 
@@ -84,34 +89,93 @@ def test_required_inputs(missing: str) -> None:
         read_request({name: tensor for name, tensor in BASE.items() if name != missing})
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("streaming", flag()),
-        ("stop", flag()),
-        ("return_context_logits", flag()),
-        ("return_generation_logits", flag()),
-        ("repetition_penalty", np.array([[1.1]], dtype=np.float32)),
-        ("presence_penalty", np.array([[0.5]], dtype=np.float32)),
-        ("frequency_penalty", np.array([[0.5]], dtype=np.float32)),
-        ("draft_logits", np.zeros((1, 2, 8), dtype=np.float32)),
-        ("stop_words_list", np.zeros((1, 2, 3), dtype=np.int32)),
-        ("bad_words_list", np.zeros((1, 2, 3), dtype=np.int32)),
-        ("embedding_bias", np.zeros((1, 8), dtype=np.float32)),
-    ],
-)
-def test_what_is_unsupported_is_refused_by_name(name: str, value: NDArray) -> None:
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_unsupported_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"{name}: is not supported"):
-        read_request(BASE | {name: value})
+        read_request(BASE | {name: np.full((1, 1), 7)})
 
 
 def test_unsupported_inputs_that_ask_for_nothing_are_accepted() -> None:
     read_request(
         BASE
         | {"streaming": flag(False), "stop": flag(False), "return_context_logits": flag(False)}
-        | {"repetition_penalty": np.array([[1.0]], dtype=np.float32), "stop_words_list": np.zeros((1, 2, 0), np.int32)}
-        | {"min_tokens": np.array([[4]], dtype=np.int32), "seed": np.array([[4]], dtype=np.uint64)}
+        | {"runtime_top_p_decay": np.array([[1.0]], np.float32), "stop_words_list": np.zeros((1, 2, 0), np.int32)}
+        | {"len_penalty": np.array([[2.0]], np.float32), "early_stopping": flag(), "pad_id": np.array([[4]], np.int32)}
     )
+
+
+def test_everything_that_decides_the_tokens_is_read() -> None:
+    words = np.array([[[5, 6, 7, 0], [1, 3, -1, -1]]], dtype=np.int32)
+    scalars = {
+        "temperature": np.float32(0.5),
+        "runtime_top_k": np.int32(40),
+        "runtime_top_p": np.float32(0.25),
+        "seed": np.uint64(2**64 - 1),
+        "min_tokens": np.int32(3),
+        "repetition_penalty": np.float32(1.5),
+        "presence_penalty": np.float32(0.25),
+        "frequency_penalty": np.float32(-0.5),
+        "draft_acceptance_threshold": np.float32(0.75),
+    }
+    logits = np.arange(16, dtype=np.float32).reshape(1, 2, 8)
+    tensors = BASE | {name: np.array([[value]]) for name, value in scalars.items()}
+    tensors |= {"stop_words_list": words, "bad_words_list": words[:, :, :1], "draft_logits": logits}
+    tensors |= {"embedding_bias": np.ones((1, 8), np.float32), "draft_input_ids": np.array([[1, 2]], np.int32)}
+    tensors |= {"return_context_logits": flag(), "return_generation_logits": flag()}
+    found = read_request(tensors).generation
+    assert {name: getattr(found, name) for name in scalars} == {name: value.item() for name, value in scalars.items()}
+    assert found.stop_words == ((5,), (6, 7))
+    assert found.bad_words == ((5,),)
+    assert found.draft_logits is not None
+    assert found.draft_logits.tolist() == logits[0].tolist()
+    assert found.embedding_bias is not None
+    assert found.embedding_bias.tolist() == [1.0] * 8
+    assert (found.return_context_logits, found.return_generation_logits) == (True, True)
+    assert found.sampling.seed == 2**64 - 1
+
+
+@pytest.mark.parametrize("ends", [[2, 1, -1], [4, -1, -1], [1, 1, -1], [0, 2, -1]])
+def test_malformed_word_lists_are_named(ends: list[int]) -> None:
+    with pytest.raises(InvalidRequestError, match="bad_words_list: has end offsets"):
+        read_request(BASE | {"bad_words_list": np.array([[[5, 6, 7], ends]], dtype=np.int32)})
+    empty = np.array([[[0, 0, 0], [0, 0, 0]]], dtype=np.int32)
+    assert read_request(BASE | {"bad_words_list": empty}).generation.bad_words == ()
+
+
+def test_batches_and_several_sequences_need_a_decoupled_model() -> None:
+    batch = {
+        "input_ids": np.array([[5, 6], [7, 0]], dtype=np.int32),
+        "input_lengths": np.array([[2], [1]], dtype=np.int32),
+        "request_output_len": np.array([[2], [3]], dtype=np.int32),
+        "num_return_sequences": np.array([[1], [2]], dtype=np.int32),
+        "seed": np.array([[9], [2**64 - 1]], dtype=np.uint64),
+    }
+    with pytest.raises(InvalidRequestError, match="input_ids: has batch size 2"):
+        read_requests(batch)
+    found = read_requests(batch, decoupled=True)
+    assert [entry.generation.input_ids.tolist() for entry in found] == [[5, 6], [7], [7]]
+    assert [entry.generation.request_output_len for entry in found] == [2, 3, 3]
+    assert [(entry.batch_index, entry.sequence_index) for entry in found] == [(0, None), (1, 0), (1, 1)]
+    assert [entry.generation.seed for entry in found] == [9, 2**64 - 1, 0]
+    out = write_result(found[2], RESULT)
+    assert (out["batch_index"].tolist(), out["sequence_index"].tolist()) == ([[1]], [[1]])
+    with pytest.raises(InvalidRequestError, match="num_return_sequences: is 2: more than 1 requires a decoupled"):
+        read_request(BASE | {"num_return_sequences": np.array([[2]], dtype=np.int32)})
+    with pytest.raises(InvalidRequestError, match=r"seed: has shape \[1, 1\]: the batch size of input_ids is 2"):
+        read_requests(batch | {"seed": np.array([[1]], dtype=np.uint64)}, decoupled=True)
+
+
+def test_streaming_needs_a_decoupled_model_and_sends_new_tokens_only() -> None:
+    with pytest.raises(InvalidRequestError, match="streaming: is only supported if the model is deployed using decoup"):
+        read_request(BASE | {"streaming": flag()})
+    (request,) = read_requests(BASE | {"streaming": flag()}, decoupled=True)
+    assert write_result(request, RESULT)["output_ids"].tolist() == [[[8, 9]]]
+
+
+def test_stop_is_recognised() -> None:
+    assert stop_requested({"stop": flag()})
+    assert not stop_requested(BASE)
+    assert not stop_requested(BASE | {"stop": flag(False)})
 
 
 @pytest.mark.parametrize(
@@ -122,10 +186,8 @@ def test_unsupported_inputs_that_ask_for_nothing_are_accepted() -> None:
         ({"input_lengths": np.array([[5]], dtype=np.int32)}, "input_lengths: is 5: input_ids holds 4 tokens"),
         ({"input_lengths": np.array([[-1]], dtype=np.int32)}, "input_lengths: is -1"),
         ({"request_output_len": np.array([[1, 2]], dtype=np.int32)}, r"request_output_len: has shape \[1, 2\]"),
-        (
-            {"end_id": np.array([[1]], np.int32), "min_tokens": np.array([[3]], np.int32)},
-            "min_tokens: is not supported",
-        ),
+        ({"draft_logits": np.ones((1, 2), np.float32)}, r"draft_logits: has shape \[1, 2\]"),
+        ({"stop_words_list": np.ones((1, 3, 2), np.int32)}, r"stop_words_list: has shape \[1, 3, 2\]"),
     ],
 )
 def test_malformed_inputs_are_named(change: dict[str, NDArray], message: str) -> None:
@@ -153,9 +215,16 @@ def test_the_model_configuration_declares_what_is_written(model: str) -> None:
         )
     }
     types = {"int32": "TYPE_INT32", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
-    for name, tensor in write_result(read_request(everything), RESULT).items():
+    request = replace(read_request(everything), batch_index=0, sequence_index=0)
+    written = write_result(request, RESULT)
+    for name, tensor in written.items():
         dims = ", ".join(["1" if name not in _VARIABLE else "-1"] * (tensor.ndim - 1))
         assert f'name: "{name}" data_type: {types[tensor.dtype.name]} dims: [ {dims} ]' in text
+    declared = set(re.findall(r'name: "(\w+)"', text[text.index("output [") :]))
+    assert declared - written.keys() == {"context_phase_params"}
 
 
-_VARIABLE = ("output_ids", "sequence_length", "cum_log_probs", "output_log_probs")
+_VARIABLE = (
+    *("output_ids", "sequence_length", "cum_log_probs", "output_log_probs"),
+    *("context_logits", "generation_logits"),
+)

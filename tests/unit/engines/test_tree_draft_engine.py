@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wanspec.core.drafting import SequenceLeaves
+from wanspec.core.sampling import Sampling, ranked, sample
+from wanspec.engines.contract import GenerationRequest, GenerationResult
+from wanspec.engines.generation import TorchEngine
 from wanspec.engines.kv_cache import KVBuffer
 from wanspec.engines.pace import Pace
 from wanspec.engines.ranking import top_tokens
@@ -192,5 +195,62 @@ def test_equal_logits_rank_by_id() -> None:
 def test_expansion_has_the_stated_dtypes(model: TorchModel) -> None:
     expansion = TreeDraftEngine(model).expand([leaves_of("s", [1, 2], (), (3,))], 3)
     fields = {field.name: getattr(expansion, field.name) for field in dataclasses.fields(expansion)}
+    assert fields["margins"] is None
     assert [fields[name].dtype.name for name in ("tokens", "log_probs", "entropies")] == ["int32", "float32", "float32"]
     assert fields["tokens"].shape == (2, 3)
+
+
+def test_sampled_sequences_rank_by_perturbed_score_at_the_childs_position(model: TorchModel) -> None:
+    """The first child is the token that a target with these logits would draw there; others in the pass are greedy."""
+    setting = Sampling(0.8, 20, 0.95, 77)
+    prefix = [1, 2, 3]
+    paths = ((), (4,), (4, 5))
+    sampled = SequenceLeaves("s", [*prefix, 60, 60], 3, paths, setting)
+    greedy = leaves_of("g", [9, 8], ())
+    expansion = TreeDraftEngine(model).expand([sampled, greedy], 5)
+    assert expansion.margins is not None
+    for row, path in enumerate(paths):
+        tokens = [*prefix, *path]
+        logits = plain_logits(model, tokens)[0].numpy()
+        assert expansion.tokens[row, 0] == sample(logits, setting, len(tokens))
+        best = ranked(logits, setting, len(tokens), 5)
+        assert expansion.tokens[row].tolist() == best.ids.tolist()
+        np.testing.assert_allclose(expansion.log_probs[row], best.log_probs, atol=1e-5)
+        assert expansion.entropies[row] == pytest.approx(best.entropy, abs=1e-5)
+        assert expansion.margins[row] == pytest.approx(best.scores[0] - best.scores[1], abs=1e-5)
+    ids, log_probs, entropies = top_tokens(plain_logits(model, [9, 8]), 5)
+    assert expansion.tokens[3].tolist() == ids[0].tolist()
+    np.testing.assert_allclose(expansion.log_probs[3], log_probs[0].numpy(), atol=1e-5)
+    assert expansion.entropies[3] == pytest.approx(entropies[0].item(), abs=1e-5)
+
+
+def test_sampling_that_is_greedy_changes_nothing(model: TorchModel) -> None:
+    plain, greedy = (
+        TreeDraftEngine(model).expand([SequenceLeaves("s", [1, 2, 3], 3, ((), (4,)), setting)], 3)
+        for setting in (None, Sampling(0.7, 1, 1.0, 5))
+    )
+    assert greedy.margins is None
+    assert (plain.tokens == greedy.tokens).all()
+    assert (plain.log_probs == greedy.log_probs).all()
+
+
+@pytest.mark.parametrize("setting", [Sampling(1.0, 0, 1.0, 5), Sampling(0.8, 12, 0.9, 2**64 - 1), Sampling()])
+def test_a_draft_that_is_the_target_is_always_accepted(model: TorchModel, setting: Sampling) -> None:
+    """Both engines mean the same position by their noise."""
+    drafter, verifier = TreeDraftEngine(model), TorchEngine(model, max_draft_len=6)
+    prefix, path = [5, 6, 7, 8, 9], ()
+    for _ in range(6):
+        expansion = drafter.expand([SequenceLeaves("s", prefix, len(prefix), (path,), setting)], 3)
+        path = (*path, int(expansion.tokens[0, 0]))
+    request = GenerationRequest(
+        np.asarray(prefix, dtype=np.int32),
+        7,
+        np.asarray(path, dtype=np.int32),
+        temperature=setting.temperature,
+        runtime_top_k=setting.top_k,
+        runtime_top_p=setting.top_p,
+        seed=setting.seed,
+    )
+    (result,) = verifier.generate([request])
+    assert isinstance(result, GenerationResult), result
+    assert result.accepted_drafts == 6
