@@ -105,3 +105,20 @@ def knock(url: str, frame: bytes) -> bytes:
 def test_parameters_do_not_show_the_token(deployment: Deployment) -> None:
     assert TOKEN not in json.dumps(WanspecClient(deployment.controller.grpc_endpoint).parameters())
     assert TOKEN not in deployment.worker.log.read_text() + deployment.controller.log.read_text()
+
+
+@pytest.mark.timeout(240)
+def test_eight_long_sequences_keep_their_cache(small: Deployment) -> None:
+    """Eight prompts of 900 tokens at once: a round costs its new tokens, not the prompt again."""
+    client = WanspecClient(small.controller.grpc_endpoint)
+
+    def ask(index: int) -> dict[str, object]:
+        prompt = [1 + (index * 131 + place * 17) % 4000 for place in range(900)]
+        return client.ask(prompt, max_tokens=12, policy="target_only", end_id=-1).result().summary
+
+    alone = ask(0)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(1, 9)))
+    # The prefill dominates; twelve rounds that computed the prompt anew would make it twelve of them.
+    longest = max(float(str(summary["target_ms"])) for summary in together)
+    assert longest < 12 * float(str(alone["target_ms"])), (alone, longest)

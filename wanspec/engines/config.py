@@ -30,7 +30,7 @@ class EngineConfig:
         max_draft_len: drafts of one request.
         max_input_len: prompt and drafts; the context if None.
         max_seq_len: caps the context; the model's own if None.
-        kv_tokens: budget of KV cache; four contexts if None.
+        kv_tokens: budget of KV cache; if None 4 GiB of them, four contexts at least (worker: 32 contexts).
         max_num_tokens: rows of one step of the contract's engine; the engine's own default if None.
         vocab_size: of zero.
         agreement: of zero: how often it agrees with the zero target; 1 makes it the target.

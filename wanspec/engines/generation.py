@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wanspec.engines.admission import EngineLimits, admit
 from wanspec.engines.contract import GenerationRequest, GenerationResult, RunningRequest, generate
+from wanspec.engines.kv_cache import default_kv_tokens
 from wanspec.engines.pace import NO_PACE, Pace
 from wanspec.engines.prefix_pool import PrefixPool
 from wanspec.engines.running import Generation, share_rows
@@ -43,14 +44,14 @@ class TorchEngine:
         max_num_tokens: int = DEFAULT_MAX_NUM_TOKENS,
         pace: Pace = NO_PACE,
     ) -> None:
-        """Serve ``model``; limits that are not given are the model's own context, and four contexts of KV cache.
+        """Serve ``model``; limits that are not given are the model's own context, and :func:`default_kv_tokens`.
 
         ``max_num_tokens`` is the most rows of one step (and so of requests at a time).
         """
         context = model.context
         self.limits = EngineLimits(context, min(max_input_len or context, context), max_draft_len, model.vocab_size)
         self._model = model
-        self._pool = PrefixPool(model.kv_shape, kv_tokens or 4 * context)
+        self._pool = PrefixPool(model.kv_shape, kv_tokens or default_kv_tokens(model.kv_shape))
         self._max_num_tokens = max_num_tokens
         self._pace = pace
         self._waiting: deque[Generation] = deque()

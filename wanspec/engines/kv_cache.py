@@ -9,6 +9,7 @@ import torch
 from wanspec.errors import EngineError
 
 MIN_CAPACITY = 64
+DEFAULT_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,14 @@ class KVShape:
     def token_bytes(self) -> int:
         """Bytes of cache that one token takes over all layers."""
         return self.layers * self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+
+
+def default_kv_tokens(shape: KVShape) -> int:
+    """Return how many tokens of KV cache an engine keeps unless told otherwise: 4 GiB of them, four contexts at least.
+
+    Sequences between two rounds are kept too: with too small a budget each round would compute its whole prefix again.
+    """
+    return max(4 * shape.context, DEFAULT_BYTES // shape.token_bytes)
 
 
 class KVBuffer:

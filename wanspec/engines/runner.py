@@ -15,6 +15,9 @@ from wanspec.errors import EngineError, RequestStoppedError, WanspecError
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.5
+LINGER_S, LINGER_SHARE = 0.003, 0.05
+"""A step waits this long, and no longer than this share of the last one, for sequences whose round has just ended."""
+
 CANCELLATION_CHECK_PERIOD_S = 0.1
 """As TensorRT-LLM's cancellation_check_period_ms."""
 
@@ -46,6 +49,8 @@ class EngineRunner:
         self._running: dict[RunningRequest, _Submission] = {}
         self._closing = threading.Event()
         self._cancellation_checked = time.monotonic()
+        self._just_ended = 0
+        self._linger_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -96,8 +101,12 @@ class EngineRunner:
                 _answer(submission, EngineError("the engine is shutting down"))
 
     def _step(self) -> None:
+        began = time.monotonic()
         try:
-            for ended in self._engine.step():
+            ended_now = self._engine.step()
+            self._just_ended = len(ended_now)
+            self._linger_s = min(LINGER_S, LINGER_SHARE * (time.monotonic() - began))
+            for ended in ended_now:
                 _answer(self._running.pop(ended), ended.result())
             for running, submission in self._running.items():
                 if submission.on_tokens is not None:
@@ -117,9 +126,27 @@ class EngineRunner:
             except queue.Empty:
                 return
             if first is not None:
+                self._just_ended -= 1
                 self._take(first)
+        self._linger()
         for submission in self._drain():
             self._take(submission)
+
+    def _linger(self) -> None:
+        """Wait a moment for the next rounds of sequences whose round has just ended.
+
+        Their controllers answer within milliseconds. Starting at once would leave them a whole step behind, and two
+        groups of sequences would take turns from then on, each at half the speed.
+        """
+        until = time.monotonic() + self._linger_s
+        while self._just_ended > 0 and (left := until - time.monotonic()) > 0:
+            try:
+                submission = self._submissions.get(timeout=left)
+            except queue.Empty:
+                return
+            self._just_ended -= 1
+            if submission is not None:
+                self._take(submission)
 
     def _drain(self) -> list[_Submission | _Stop]:
         found: list[_Submission | _Stop] = []
@@ -139,6 +166,9 @@ class EngineRunner:
             self._running[self._engine.add(submission.request)] = submission
         except WanspecError as error:
             _answer(submission, error)
+        except Exception as error:
+            logger.exception("a request could not be added")
+            _answer(submission, EngineError(f"the engine failed: {type(error).__name__}: {error}"))
 
     def _stop(self, name: str) -> None:
         for running, submission in list(self._running.items()):
@@ -153,9 +183,17 @@ class EngineRunner:
             return
         self._cancellation_checked = now
         for running, submission in list(self._running.items()):
-            if submission.cancelled():
+            if _is_cancelled(submission):
                 self._engine.cancel(running)
                 _answer(self._running.pop(running), running.result())
+
+
+def _is_cancelled(submission: _Submission) -> bool:
+    try:
+        return submission.cancelled()
+    except Exception:
+        logger.exception("whether a request was cancelled could not be told")
+        return False
 
 
 def _send_tokens(submission: _Submission, so_far: GenerationResult | None) -> None:

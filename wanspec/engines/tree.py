@@ -126,6 +126,8 @@ class TreeDraftEngine:
         if cache.used + len(new_tokens) + nodes > limit:
             cache.prune()
         if cache.used + len(new_tokens) + nodes > limit:
+            nodes = _distinct(sequence.leaves)  # paths share their beginnings
+        if cache.used + len(new_tokens) + nodes > limit:
             raise EngineError(f"expand: {nodes} tree nodes in one pass: raise tree_slots above {self._tree_slots}")
         keep = cache.high
         rows = cache.rows(new_tokens, sequence.leaves)
@@ -181,3 +183,8 @@ def _segment(rows: TreeRows, buffer: KVBuffer) -> Segment:
         mask=rows.mask,
         wanted=rows.leaf_rows,
     )
+
+
+def _distinct(leaves: Sequence[tuple[int, ...]]) -> int:
+    """Count the nodes of the tree that paths make."""
+    return len({leaf[:depth] for leaf in leaves for depth in range(1, len(leaf) + 1)})

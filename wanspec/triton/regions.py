@@ -24,6 +24,7 @@ class EngineSettings:
         dtype, device, threads: of PyTorch.
         pace_ms: least duration of a step, 0 for none.
         agreement: of ``zero``: how often it agrees with the zero target.
+        kv_tokens: budget of KV cache, 0 for the engine's default (``wanspec.engines.config``).
     """
 
     engine: str = "torch"
@@ -32,6 +33,7 @@ class EngineSettings:
     threads: int = 1
     pace_ms: float = 0.0
     agreement: float = 1.0
+    kv_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def _shared(settings: RegionSettings, engine: EngineSettings, folder: Path) -> d
         "threads": engine.threads,
         "pace_ms": engine.pace_ms,
         "time_scale": settings.time_scale,
-        "kv_tokens": 0,
+        "kv_tokens": engine.kv_tokens,
         "vocab_size": vocabulary,
         "agreement": engine.agreement,
     }

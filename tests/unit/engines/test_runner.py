@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from wanspec.engines.pace import Pace
 from wanspec.engines.runner import EngineRunner
 from wanspec.engines.torch_model import TorchModel
 from wanspec.engines.zero import ZeroEngine
-from wanspec.errors import WanspecError
+from wanspec.errors import EngineError, WanspecError
 
 Answers = queue.Queue  # of results and errors
 
@@ -103,3 +104,77 @@ def test_cancelling_keeps_what_was_computed(model: TorchModel) -> None:
     (result,) = engine.generate([GenerationRequest(prompt, 1)])
     assert isinstance(result, GenerationResult)
     assert result.reused_blocks == 2
+
+
+class Stepwise:
+    """An engine whose requests end after one step of 60 ms; it notes who shared a step."""
+
+    vocab_size = 10
+    idle = False
+
+    def __init__(self):
+        self.steps, self._waiting = [], []
+
+    def add(self, request):
+        running = Ended(request)
+        self._waiting.append(running)
+        return running
+
+    def step(self):
+        batch, self._waiting = self._waiting, []
+        self.steps.append(len(batch))
+        time.sleep(0.06)
+        return batch
+
+    def cancel(self, running):
+        self._waiting.remove(running)
+
+
+class Ended:
+    def __init__(self, request):
+        self._request = request
+
+    def result(self):
+        return EngineError("ended")
+
+    def so_far(self):
+        return None
+
+
+def test_sequences_whose_rounds_end_together_stay_together():
+    engine = Stepwise()
+    runner = EngineRunner(engine)
+    rounds, sequences, finished = 5, 6, threading.Semaphore(0)
+
+    def submit(left):
+        def done(answer):
+            # As a controller: the next round comes a moment after the answer, from another thread.
+            next_step = (lambda: submit(left - 1)) if left > 1 else finished.release
+            threading.Timer(0.001, next_step).start()
+
+        runner.submit(request=object(), done=done)
+
+    try:
+        for _ in range(sequences):
+            submit(rounds)
+        for _ in range(sequences):
+            assert finished.acquire(timeout=10)
+    finally:
+        runner.close()
+    # Only the first step may have begun before all had come.
+    assert len(engine.steps) <= rounds + 1, engine.steps
+
+
+def test_an_engine_that_cannot_add_answers_and_lives():
+    class Broken(Stepwise):
+        def add(self, request):
+            raise KeyError("slot")
+
+    runner = EngineRunner(Broken())
+    answers = queue.SimpleQueue()
+    try:
+        for _ in range(2):
+            runner.submit(request=object(), done=answers.put)
+            assert "KeyError" in str(answers.get(timeout=5))
+    finally:
+        runner.close()
