@@ -247,7 +247,7 @@ def test_the_margin_of_the_served_token_is_nothing(up: Up) -> None:
 
 def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
     blocks = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
-    assert [language for language, _ in blocks] == ["bash", "python", "python"]
+    assert [language for language, _ in blocks] == ["bash", "bash", "python", "python"]
     for language, code in blocks:
         code = code.replace("http://127.0.0.1:8000", up.endpoints["http"]).replace(
             "127.0.0.1:8001", up.endpoints["grpc"]
@@ -257,10 +257,12 @@ def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
-        if language == "bash":
+        if "generate_stream" in code:
             pieces = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("data:")]
             assert len(pieces) > 3
             assert "".join(piece["text_output"] for piece in pieces).strip()
+        elif language == "bash":
+            assert json.loads(done.stdout)["text_output"].strip()
 
 
 def test_a_killed_worker_comes_back_and_the_answer_is_the_targets_own(tmp_path: Path) -> None:

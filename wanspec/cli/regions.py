@@ -144,6 +144,10 @@ def link_shape(rtt_ms: float, jitter_ms: float, rate_mbps: float | None, loss: f
     Raises:
         ConfigError: a value is out of its limits.
     """
+    if jitter_ms > rtt_ms / 2:
+        raise ConfigError(
+            "--jitter-ms", f"{jitter_ms:g} is above {rtt_ms / 2:g}, half of --rtt-ms: delays would be negative"
+        )
     rate = None if rate_mbps is None else rate_mbps / time_scale
     return LinkShape(delay_ms=rtt_ms / 2 * time_scale, jitter_ms=jitter_ms * time_scale, rate_mbps=rate, loss=loss)
 

@@ -150,11 +150,8 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     if options["pace_ms"]:
         console.print(f"  paced: steps last at least {options['pace_ms'].scaled(options['time_scale'])} ms")
     elif regions.target.device == regions.worker.device == "cpu":
-        console.print(
-            f"  unpaced: both regions compete for this machine's {cores()} cores, which slows a split down; "
-            "`--pace-ms 100,30,30` shows what one does",
-            style="dim",
-        )
+        console.print(f"  unpaced: both regions compete for this machine's {cores()} cores, which slows a split;")
+        console.print("           `--pace-ms 100,30,30` shows what it does where they do not")
     for name in ("grpc", "http", "metrics"):
         console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)

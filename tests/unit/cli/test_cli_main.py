@@ -78,7 +78,7 @@ def test_a_wrong_command_line_is_exit_code_2(run, monkeypatch, arguments, said):
         (("--target", "/nowhere/model", "--draft", "small-draft"), "/nowhere/model"),
         (("--pair", "small", "--set", "k=99"), "1 to 32"),
         (("--pair", "small", "--policy", "target_only", "--set", "k=3"), "it has none"),
-        (("--pair", "small", "--jitter-ms", "99"), "--jitter-ms: "),
+        (("--pair", "small", "--jitter-ms", "99"), "--jitter-ms: 99 is above 15, half of --rtt-ms"),
         (("--pair", "small", "--context", "100000"), "--context: 100000 tokens are above the target's limit of"),
         (("--pair", "small", "--log-dir", "/proc/x"), "--log-dir: /proc/x cannot be made"),
         (("--pair", "small", "--device", "gpu"), "--device: 'gpu'"),
