@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from wanspec import __version__
-from wanspec.cli import demo, doctor, generate, models, up
+from wanspec.cli import conformance, demo, doctor, generate, models, up
 from wanspec.errors import WanspecError
 
 EXIT_FAILED = 1
@@ -40,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models):
+for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models, conformance.conformance):
     cli.add_command(command)
 
 
