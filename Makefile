@@ -24,7 +24,7 @@ demo: venv
 	$(BIN)/wanspec demo
 
 test: lint
-	$(BIN)/pytest tests/unit tests/simulation tests/integration -m "not acceptance"
+	$(BIN)/pytest tests/unit tests/simulation tests/conformance tests/integration -m "not acceptance"
 
 acceptance: venv
 	$(BIN)/pytest -m acceptance --timeout 3600 tests

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import demo, doctor, generate, models, up
+from wanspec.cli import conformance, demo, doctor, generate, models, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,5 +29,12 @@ def cli() -> None:
     """
 
 
-for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models):
+for command in (
+    up.up,
+    generate.generate,
+    demo.demo,
+    doctor.doctor,
+    models.models,
+    conformance.conformance,
+):
     cli.add_command(command)

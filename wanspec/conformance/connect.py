@@ -1,0 +1,32 @@
+"""Which client speaks to which address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wanspec.conformance.grpc_server import GrpcServer
+from wanspec.conformance.http_server import HttpServer
+from wanspec.conformance.server import Server
+from wanspec.errors import ConfigError
+
+PROTOCOLS = ("grpc", "http")
+
+
+def connect(protocol: str, url: str, model: str, parameters: Mapping[str, str] | None = None) -> Server:
+    """Connect to a model.
+
+    Args:
+        protocol: ``grpc`` or ``http``.
+        url: ``host:port`` of that protocol.
+        model: its name at the server.
+        parameters: string parameters that go with every request.
+
+    Raises:
+        ConfigError: another protocol.
+        ServerError: the server does not answer, or has no such model.
+    """
+    if protocol == "grpc":
+        return GrpcServer(url, model, parameters)
+    if protocol == "http":
+        return HttpServer(url, model, parameters)
+    raise ConfigError("protocol", f"{protocol!r} is unknown: use one of {', '.join(PROTOCOLS)}")
