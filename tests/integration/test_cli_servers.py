@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import wait_for_worker
 from wanspec.cli.reference import Reference, next_logits
 from wanspec.exactness import margin
 from wanspec.models import resolve
@@ -93,6 +94,27 @@ class Up:
     def end(self, number: int) -> int:
         self.process.send_signal(number)
         return self.process.wait(ENDED_S)
+
+    def server(self, endpoint: str) -> int:
+        """The process id of the tritonserver with this gRPC endpoint."""
+        port = endpoint.rpartition(":")[2]
+        (pid,) = [pid for pid in self.traces.processes() if f"--grpc-port={port}" in command_line(pid)]
+        return pid
+
+    def says(self, words: str) -> str:
+        """The next line that holds these words."""
+        assert self.process.stdout is not None
+        line = next((line for line in self.process.stdout if words in line), "")
+        assert line, f"ended without saying {words!r}"
+        return line
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in words] if b"tritonserver" in words[0] else []
 
 
 @contextmanager
@@ -239,6 +261,70 @@ def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
             pieces = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("data:")]
             assert len(pieces) > 3
             assert "".join(piece["text_output"] for piece in pieces).strip()
+
+
+def test_a_killed_worker_comes_back_and_the_answer_is_the_targets_own(tmp_path: Path) -> None:
+    with regions(tmp_path, "--dtype", "float64", "--pace-ms", "40,12,12", "--rtt-ms", "10") as running:
+        client = WanspecClient(running.endpoints["grpc"], timeout_s=30.0)
+        expected = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="target_only").result().tokens
+        wait_for_worker(client)
+        answer = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec")
+        pieces = iter(answer)
+        for _ in range(6):
+            next(pieces)
+        os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
+        assert answer.result().tokens == expected
+        assert "worker lost (signal 9): answers go on with local drafts" in running.says("worker lost")
+        running.says("worker is back")
+        assert running.process.poll() is None
+        wait_for_worker(client)
+        assert client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec").result().tokens == expected
+        os.kill(running.server(running.endpoints["grpc"]), signal.SIGKILL)
+        assert "ended by itself (signal 9)" in running.says("server controller")
+        assert running.process.wait(ENDED_S) == 1
+        running.traces.assert_gone()
+
+
+def test_ctrl_c_while_the_worker_restarts(tmp_path: Path) -> None:
+    with regions(tmp_path) as running:
+        os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
+        running.says("worker lost")
+        running.traces.look()
+        assert running.end(signal.SIGINT) == 130
+        running.traces.assert_gone()
+
+
+def test_two_ups_without_ports_get_different_ones(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    arguments = ("up", "--pair", "small", "--json", "--dtype", "float64")
+    with started(folders[0], *arguments) as first, started(folders[1], *arguments) as second:
+        told = []
+        for process in (first, second):
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("{"):
+                    break
+            assert lines[-1].startswith('{"grpc"'), "".join(lines)
+            told.append(json.loads(lines[-1]))
+        assert len({each[kind] for each in told for kind in ("grpc", "http", "metrics", "worker_grpc")}) == 8
+        for process in (first, second):
+            process.send_signal(signal.SIGINT)
+        assert [process.wait(ENDED_S) for process in (first, second)] == [130, 130]
+    for folder in folders:
+        Traces(folder).assert_gone()
+
+
+def test_another_kind_of_port_is_explained(up: Up, tmp_path: Path) -> None:
+    http, worker = up.endpoints["http"].removeprefix("http://"), up.endpoints["worker_grpc"]
+    metrics = up.endpoints["metrics"].removeprefix("http://").removesuffix("/metrics")
+    for url, said in ((http, "answers HTTP"), (metrics, "answers HTTP"), (worker, "without the model 'wanspec'")):
+        done = run("generate", "x", "--url", url, folder=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
 
 
 def test_ctrl_c_ends_up_in_order(tmp_path: Path) -> None:

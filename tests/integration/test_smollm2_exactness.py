@@ -39,6 +39,7 @@ class Reference:
     def __init__(self, folder: Path) -> None:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self._generated: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
     def prompt(self, text: str) -> list[int]:
         messages = [{"role": "user", "content": text}]
@@ -46,11 +47,14 @@ class Reference:
         return list(self._tokenizer(rendered, add_special_tokens=False).input_ids)
 
     def generate(self, prompt: list[int], tokens: int) -> list[int]:
-        ids = torch.tensor([prompt])
-        output = self._model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, eos_token_id=None
-        )
-        return list(output[0, len(prompt) :].tolist())
+        key = (tuple(prompt), tokens)
+        if key not in self._generated:
+            ids = torch.tensor([prompt])
+            output = self._model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, eos_token_id=None
+            )
+            self._generated[key] = output[0, len(prompt) :].tolist()
+        return self._generated[key]
 
     def margin(self, prefix: list[int], token: int) -> float:
         with torch.inference_mode():

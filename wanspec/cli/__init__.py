@@ -1,59 +1,43 @@
-"""The command line: ``wanspec up``, ``generate``, ``demo``, ``doctor``, ``models``."""
+"""The command line: ``wanspec up``, ``generate``, ``demo``, ``doctor``, ``models``.
+
+This module imports next to nothing, so that :func:`main` is reached, and Ctrl-C handled, before the commands load.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import click
-
-from wanspec import __version__
-from wanspec.cli import demo, doctor, generate, models, up
-from wanspec.errors import WanspecError
+if TYPE_CHECKING:
+    from click import Group
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="wanspec")
-def cli() -> None:
-    """Speculative decoding across the WAN: the target in one region, the draft in another.
-
-    \b
-    Start here:
-      wanspec doctor              is everything there?
-      wanspec demo                two regions, two prompts, what the split saved
-      wanspec up                  two regions until Ctrl-C
-      wanspec generate "Why is the sky blue?"
-
-    \b
-    Exit codes:
-      0    done
-      1    it failed; the message says what to do
-      2    the command line is wrong
-      130  Ctrl-C, 143 SIGTERM: what was started is stopped and removed
-    """
-
-
-for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models):
-    cli.add_command(command)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line of this process and exit with its code."""
     # Without this, SIGTERM would skip every `with` and leave the clean-up to the watchdogs.
     signal.signal(signal.SIGTERM, _terminate)
+    cli = _load()
+
+    import click
+
+    from wanspec.errors import WanspecError
+
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="wanspec", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        # All is stopped, or left to the watchdogs: another Ctrl-C has only the interpreter's end to interrupt.
+        signal.signal(signal.SIGINT, _quit)
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except WanspecError as error:
@@ -64,6 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def _load() -> Group:
+    """Import the commands. Ctrl-C meanwhile ends the process: nothing is started, and libraries swallow exceptions."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # and not where a shell made its background jobs ignore it
+        signal.signal(signal.SIGINT, _quit)
+    try:
+        from wanspec.cli.group import cli
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return cli
+
+
+def _quit(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

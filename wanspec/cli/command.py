@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -15,7 +16,7 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 class JsonErrors(click.Command):
-    """A command whose errors are ``{"error": ...}`` on standard output too where ``--json`` was given."""
+    """A command whose errors name options as they are typed; as JSON on standard output where ``--json`` was given."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -23,10 +24,26 @@ class JsonErrors(click.Command):
         try:
             return super().invoke(ctx)
         except WanspecError as error:
+            message = as_typed(str(error), self)
             if not ctx.params.get("as_json"):
-                raise click.ClickException(str(error)) from error
-            click.echo(json.dumps({"error": str(error)}))
+                raise click.ClickException(message) from error
+            click.echo(json.dumps({"error": message}))
             sys.exit(1)
+
+
+def as_typed(message: str, command: click.Command) -> str:
+    """Rewrite the field that an error begins with as the command's option: ``grpc_port: ...`` as ``--grpc-port: ...``.
+
+    A list of alternatives that ends in nothing is completed.
+    """
+    options = {param.name: param.opts[0] for param in command.params if isinstance(param, click.Option)}
+    field, colon, problem = message.partition(": ")
+    name, dot, parameter = field.partition(".")
+    if colon and name == "policy_parameters" and dot:
+        field = f"--set {parameter}"
+    elif colon and field in options:
+        field = options[field]
+    return re.sub(r"; it has\s*$", "; it has none", f"{field}{colon}{problem}")
 
 
 def quiet_libraries() -> None:

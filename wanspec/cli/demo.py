@@ -25,10 +25,10 @@ from wanspec.cli.comparison import (
 )
 from wanspec.cli.generate import stream
 from wanspec.cli.machine import describe_machine
-from wanspec.cli.progress import Display, StartProgress
+from wanspec.cli.progress import Display, running
 from wanspec.cli.reference import Reference
 from wanspec.cli.regions import Pace, PaceType, choose_models, engines
-from wanspec.cli.render import Painter, find_tokenizer, legend, make_console, shows_color
+from wanspec.cli.render import Painter, find_tokenizer, legend, make_console, styles_of
 from wanspec.errors import ServerError
 from wanspec.exactness import Exactness
 from wanspec.models import PAIRS
@@ -98,12 +98,8 @@ def demo(
     target, draft = choose_models(pair)
     regions = RegionSettings(target, draft, *engines(pace_ms))
     deployment = Deployment(DeploymentSettings(regions, LinkShape(delay_ms=rtt_ms / 2)))
-    try:
-        with StartProgress() as progress:
-            deployment.start(progress)
+    with running(deployment):
         result = _Demo(deployment, options, console).run()
-    finally:
-        deployment.stop()
     for server in () if keep_logs else (deployment.controller, deployment.worker):
         server.log.unlink(missing_ok=True)
     if as_json:
@@ -182,8 +178,9 @@ class _Demo:
         """Ask, compare."""
         self._await_link()
         tokenizer = find_tokenizer(self._parameters)
-        if shows_color(self._console):
-            self._console.print(legend(tokenizer is not None))
+        styles = styles_of(self._console)
+        if self._console.is_terminal:
+            self._console.print(legend(tokenizer is not None, styles=styles))
         prompts = PROMPTS[self._options.pair]
         for prompt in prompts:  # once each, lest the first policy alone pay for the target's prefill
             self._ask(prompt, TARGET_ONLY, 1).result()
@@ -191,7 +188,8 @@ class _Demo:
         answers: dict[tuple[str, int], Answer] = {}
         for number, prompt in enumerate(prompts):
             self._console.print(f"\n> {prompt}", style="bold")
-            answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), Painter(tokenizer), self._console)
+            answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), Painter(tokenizer, styles), self._console)
+            self._console.print(legend(True, answers[SPLIT, number].origins, styles))
             with Display() as display:
                 for policy in POLICIES[1:] if number % 2 == 0 else POLICIES[:0:-1]:
                     display.show("policy", f"the same prompt with policy {policy}")

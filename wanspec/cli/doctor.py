@@ -46,7 +46,7 @@ def _show(findings: Iterable[Finding]) -> None:
         found = Text(each.found)
         if each.cure:
             found.append(f"\n-> {each.cure}", style=STYLES[each.state])
-        view.add_row(Text(each.state, STYLES[each.state]), each.check, found)
+        view.add_row(Text(each.state, STYLES[each.state]), Text(each.check), found)
     console = make_console()
     console.print(view)
     failed = sum(each.state == FAIL for each in findings)

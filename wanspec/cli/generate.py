@@ -11,19 +11,17 @@ from rich.console import Console
 from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
+from wanspec.cli.endpoint import DEFAULT_URL, EndpointType, endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
-from wanspec.cli.render import Flow, Painter, find_tokenizer, legend, make_console, shows_color, summary_line
+from wanspec.cli.render import Flow, Painter, find_tokenizer, legend, make_console, styles_of, summary_line
 from wanspec.core.policies import POLICIES
-from wanspec.errors import ServerError
 from wanspec.triton.client import Answer, Pending, WanspecClient
-
-DEFAULT_URL = "127.0.0.1:8001"
 
 
 @click.command(cls=JsonErrors)
 @click.argument("prompt", required=False)
-@click.option("--url", default=DEFAULT_URL, show_default=True, metavar="HOST:PORT", help="gRPC of the endpoint.")
-@click.option("--policy", metavar="NAME", help=f"{', '.join(POLICIES)}; default: the endpoint's.")
+@click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint.")
+@click.option("--policy", type=click.Choice(list(POLICIES)), help="Default: the endpoint's.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: the endpoint's.")
 @click.option("--temperature", type=click.FloatRange(min=0), help="Above 0 the answer is drawn; default: 0, greedy.")
@@ -53,8 +51,8 @@ def generate(
 ) -> None:
     """Stream the answer to PROMPT from a running endpoint (`wanspec up` starts one).
 
-    Tokens are coloured by who proposed them. The last line says what the answer cost. Ctrl-C ends the request in both
-    regions.
+    Tokens are coloured by who proposed them (without colours: bold and underlined). The last lines say how many came
+    from where and what the answer cost. Ctrl-C ends the request in both regions.
 
     \b
     Examples:
@@ -67,7 +65,7 @@ def generate(
     text = _prompt(prompt, from_stdin)
     policy_parameters = parse_settings(settings)
     client = WanspecClient(url)
-    parameters = _parameters(client)
+    parameters = endpoint_parameters(client, url)
     pending = client.ask(
         text,
         max_tokens=max_tokens,
@@ -80,16 +78,15 @@ def generate(
         policy_parameters=policy_parameters,
         event_log=explained,
     )
-    painter = Painter(find_tokenizer(parameters))
     if as_json:
         click.echo(json.dumps(_as_json(pending.result(), explained), ensure_ascii=False, indent=2))
         return
     console = make_console(color=not no_color)
+    painter = Painter(find_tokenizer(parameters), styles_of(console))
     answer = stream(pending, painter, console)
-    if shows_color(console):
-        console.print(legend(painter.by_token))
     # For a pipe, standard output is the answer alone.
     notes = console if console.is_terminal else make_console(color=not no_color, stderr=True)
+    notes.print(legend(painter.by_token or not console.is_terminal, answer.origins, styles_of(notes)))
     notes.print(summary_line(answer.summary), style="dim")
     if explained:
         console.print(rounds_view(explain(answer), painter.token))
@@ -98,21 +95,17 @@ def generate(
 def stream(pending: Pending, painter: Painter, console: Console) -> Answer:
     """Print an answer as it comes, coloured; return it whole."""
     flow = Flow(console.width) if console.is_terminal else None
+    began = False
     try:
         for piece in pending:
+            began = True
             for text, style in painter.paint(piece):
                 console.print(Text(flow.fit(text) if flow else text, style), end="", soft_wrap=True)
             console.file.flush()
     finally:
-        console.print()
+        if began:
+            console.print()
     return pending.answer
-
-
-def _parameters(client: WanspecClient) -> dict[str, str]:
-    try:
-        return client.parameters()
-    except ServerError as error:
-        raise ServerError(f"{error}. Is an endpoint running there? `wanspec up` starts one; --url names it.") from error
 
 
 def _prompt(prompt: str | None, from_stdin: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from wanspec.cli.render import make_console
+from wanspec.triton.deployment import Deployment
 
 
 class Display:
@@ -37,10 +40,16 @@ class Display:
                 self._told[task] = text
                 self._console.print(text, soft_wrap=True)
             return
+        if fraction is None and task in self._tasks and self._bars.tasks[self._row(task)].total is not None:
+            # A bar cannot go back to "share unknown", and one that was full has stopped its clock.
+            self._bars.remove_task(self._tasks.pop(task))
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(text, total=None)
         total = None if fraction is None else 1.0
         self._bars.update(self._tasks[task], description=text, total=total, completed=fraction or 0.0)
+
+    def _row(self, task: str) -> int:
+        return self._bars.task_ids.index(self._tasks[task])
 
 
 Shown = TypeVar("Shown", bound=Display)
@@ -55,9 +64,38 @@ class ModelProgress(Display):
 
 
 class StartProgress(Display):
-    """Progress of the servers, as ``Deployment.start`` reports it."""
+    """Progress of the servers, as ``Deployment.start`` reports it.
+
+    Attributes:
+        stopping: whether the user was told that the servers are stopped.
+    """
+
+    stopping = False
 
     def __call__(self, server: str, state: str, seconds: float, models: tuple[str, ...]) -> None:
         """Take note; from any thread."""
+        if state == "stopping":
+            self.stop()
+        if self.stopping:
+            return
         what = f" {', '.join(models)}" if state == "loading" and models else ""
         self.show(server, f"{server}: {state}{what}", 1.0 if state == "ready" else None)
+
+    def stop(self) -> None:
+        """Say, once, that the servers are stopped: that may take seconds after a Ctrl-C."""
+        if not self.stopping:
+            self.stopping = True
+            self._console.print("stopping both regions", style="dim")
+
+
+@contextmanager
+def running(deployment: Deployment) -> Iterator[None]:
+    """Start both regions with progress; stop them at the end, and say so."""
+    progress = StartProgress()
+    try:
+        with progress:
+            deployment.start(progress)
+        yield
+    finally:
+        progress.stop()
+        deployment.stop()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from wanspec.cli.devices import check_device
 from wanspec.cli.machine import cores
 from wanspec.cli.progress import ModelProgress
 from wanspec.core.policies import make_policy
@@ -76,7 +77,9 @@ def engine_options(function: Function) -> Function:
     """How the engines run."""
     options = [
         click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."),
-        click.option("--device", default="cpu", show_default=True, help="Of target and local draft, as PyTorch says."),
+        click.option(
+            "--device", default="cpu", show_default=True, help="Of target and local draft: cpu, cuda, cuda:N."
+        ),
         click.option("--worker-device", help="Of the worker's draft; default: as --device."),
         click.option("--threads", type=click.IntRange(1), help="Of each engine; default: half of the cores."),
         click.option("--time-scale", type=click.FloatRange(0.01, 1000), default=1.0, help="Stretches paces and RTT."),
@@ -91,15 +94,24 @@ def choose_models(pair: str | None, target: str | None = None, draft: str | None
         click.UsageError: a pair and models were given, or one model of two.
         ModelError: a model is unknown or incomplete, or the two have different tokenizers.
     """
-    if pair and (target or draft):
-        raise click.UsageError("give --pair, or --target and --draft")
-    if bool(target) != bool(draft):
-        raise click.UsageError("--target and --draft go together; --pair names two models that fit")
-    names = (target, draft) if target and draft else PAIRS[pair or "smollm2"]
+    names = model_names(pair, target, draft)
     with ModelProgress() as progress:
         folders = resolve(names[0], progress), resolve(names[1], progress)
     check_pair(*folders)
     return folders
+
+
+def model_names(pair: str | None, target: str | None = None, draft: str | None = None) -> tuple[str, str]:
+    """Return target and draft as they were named, or as their pair names them.
+
+    Raises:
+        click.UsageError: a pair and models were given, or one model of two.
+    """
+    if pair and (target or draft):
+        raise click.UsageError("give --pair, or --target and --draft")
+    if bool(target) != bool(draft):
+        raise click.UsageError("--target and --draft go together; --pair names two models that fit")
+    return (target, draft) if target and draft else PAIRS[pair or "smollm2"]
 
 
 def engines(
@@ -110,7 +122,14 @@ def engines(
     worker_device: str | None = None,
     threads: int | None = None,
 ) -> tuple[EngineSettings, EngineSettings, EngineSettings]:
-    """Return the engines of target, local draft and worker. ``threads``: half of the cores where None."""
+    """Return the engines of target, local draft and worker. ``threads``: half of the cores where None.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    check_device("--device", device)
+    if worker_device:
+        check_device("--worker-device", worker_device)
     base = EngineSettings(dtype=dtype, device=device, threads=threads or max(1, cores() // 2))
     return (
         replace(base, pace_ms=pace.target),
@@ -138,15 +157,22 @@ def check_policy(name: str, parameters: Mapping[str, float | int | str]) -> None
         raise ConfigError(f"--{field.replace('policy_parameters.', 'set ')}", problem) from error
 
 
-def choose_port(kind: str, given: int | None) -> int | None:
-    """A port of the controller: as given, else Triton's usual one where it is free, else any (None).
+def check_ports(given: Mapping[str, int | None]) -> None:
+    """Look at the ports asked for, by ``grpc``, ``http``, ``metrics``.
 
     Raises:
-        ConfigError: the given port is in use.
+        click.UsageError: one number for two of them.
+        ConfigError: one is in use.
     """
-    if given is not None and not is_free(given):
-        raise ConfigError(f"--{kind}-port", f"{given} is in use; stop its user, choose another, or leave it out")
-    return given or (STANDARD_PORTS[kind] if is_free(STANDARD_PORTS[kind]) else None)
+    users: dict[int, str] = {}
+    for kind, port in given.items():
+        if port is None:
+            continue
+        if port in users:
+            raise click.UsageError(f"--{users[port]}-port and --{kind}-port are both {port}; give each its own")
+        users[port] = kind
+        if not is_free(port):
+            raise ConfigError(f"--{kind}-port", f"{port} is in use; stop its user, choose another, or leave it out")
 
 
 def _all(options: Sequence[Callable[[Any], Any]], function: Function) -> Function:

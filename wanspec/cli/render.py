@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from wanspec.triton.client import Piece
 from wanspec.triton.text import TextStream
 
 STYLES: Mapping[Origin, str] = {Origin.TARGET: "", Origin.REMOTE: "bold green", Origin.LOCAL: "yellow"}
+PLAIN_STYLES: Mapping[Origin, str] = {Origin.TARGET: "", Origin.REMOTE: "bold", Origin.LOCAL: "underline"}
+"""Where there are no colours."""
 NAMES: Mapping[Origin, str] = {Origin.REMOTE: "remote draft", Origin.LOCAL: "local draft", Origin.TARGET: "target"}
 
 
@@ -37,36 +39,47 @@ def shows_color(console: Console) -> bool:
     return console.is_terminal and not console.no_color and os.environ.get("TERM") != "dumb"
 
 
-def legend(by_token: bool) -> Text:
-    """Which colour means what.
+def styles_of(console: Console) -> Mapping[Origin, str]:
+    """How origins are told apart on this console: colours; bold and underlined where there are none."""
+    return STYLES if shows_color(console) else PLAIN_STYLES
+
+
+def legend(by_token: bool, origins: Sequence[Origin] | None = None, styles: Mapping[Origin, str] = STYLES) -> Text:
+    """Which style means what, and how many tokens came from where.
 
     Args:
-        by_token: whether each token has its own colour; otherwise each piece has that of its first token.
+        by_token: whether each token has its own style; otherwise each piece has that of its first token.
+        origins: of an answer's tokens, counted; None before there is an answer.
+        styles: as ``styles_of`` gives them.
     """
     text = Text()
     text.append("tokens by origin: ", style="dim")
     for index, (origin, name) in enumerate(NAMES.items()):
         text.append(" | " if index else "", style="dim")
-        text.append(name, style=STYLES[origin])
+        text.append(name, style=styles[origin])
+        if origins is not None:
+            text.append(f" {sum(each == origin for each in origins)}", style="dim")
     if not by_token:
-        text.append(" (a piece of several tokens has the colour of its first one)", style="dim")
+        text.append(" (a piece of several tokens is shown as its first one)", style="dim")
     return text
 
 
 class Painter:
-    """Colours pieces of an answer by the origin of their tokens.
+    """Styles pieces of an answer by the origin of their tokens.
 
     A piece's text comes whole. With the endpoint's tokenizer at hand it is split into its tokens' texts; where the
-    split does not give the very text that came, or without a tokenizer, the piece has the colour of its first token.
+    split does not give the very text that came, or without a tokenizer, the piece has the style of its first token.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, styles: Mapping[Origin, str] = STYLES) -> None:
+        """``styles``: as ``styles_of`` gives them."""
         self._tokenizer = tokenizer
+        self._styles = styles
         self._stream = TextStream(tokenizer) if tokenizer is not None else None
 
     @property
     def by_token(self) -> bool:
-        """Whether tokens get their own colours."""
+        """Whether tokens get their own styles."""
         return self._stream is not None
 
     def paint(self, piece: Piece) -> list[tuple[str, str]]:
@@ -74,8 +87,8 @@ class Painter:
         if self._stream is not None:
             texts = [self._stream.push([token]) for token in piece.tokens]
             if "".join(texts) == piece.text:
-                return [(text, STYLES[origin]) for text, origin in zip(texts, piece.origins, strict=True)]
-        return [(piece.text, STYLES[piece.origins[0]] if piece.origins else "")]
+                return [(text, self._styles[origin]) for text, origin in zip(texts, piece.origins, strict=True)]
+        return [(piece.text, self._styles[piece.origins[0]] if piece.origins else "")]
 
     def token(self, token: int) -> str:
         """One token as it is shown in a table: its text, quoted where that is invisible, or its number."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,30 @@ import click
 from rich.console import Console
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
-from wanspec.cli.progress import StartProgress
+from wanspec.cli.machine import cores
+from wanspec.cli.progress import running
 from wanspec.cli.regions import (
     STANDARD_PORTS,
     Pace,
     PaceType,
     check_policy,
+    check_ports,
     choose_models,
-    choose_port,
     engine_options,
     engines,
     link_shape,
+    model_names,
     network_options,
 )
 from wanspec.cli.render import make_console
+from wanspec.cli.supervisor import Supervisor
 from wanspec.core.policies import POLICIES
-from wanspec.errors import ConfigError, ServerError
+from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
+from wanspec.triton import logs
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings
-
-logger = logging.getLogger(__name__)
-
-_WATCH_S = 0.5
 
 
 @click.command(cls=JsonErrors)
@@ -45,7 +43,11 @@ _WATCH_S = 0.5
 @click.option("--draft", metavar="MODEL", help="Of the target's own tokenizer.")
 @network_options
 @click.option(
-    "--policy", default="wanspec", show_default=True, help=f"Of requests that name none: {', '.join(POLICIES)}."
+    "--policy",
+    type=click.Choice(list(POLICIES)),
+    default="wanspec",
+    show_default=True,
+    help="Of requests that name none.",
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of it; repeatable.")
 @click.option("--no-local-draft", is_flag=True, help="No draft model beside the target.")
@@ -56,10 +58,14 @@ _WATCH_S = 0.5
 @click.option("--http-port", type=click.IntRange(1, 65535), help="Default: 8000 if free.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Default: 8002 if free.")
 @click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
-@click.option("--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go.")
+@click.option(
+    "--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go and stay."
+)
 @JSON_OPTION
 def up(**options: Any) -> None:
     """Start two regions with an emulated WAN between them; run until Ctrl-C.
+
+    A worker that is lost is started again; answers go on meanwhile with local drafts.
 
     \b
     Examples:
@@ -70,17 +76,13 @@ def up(**options: Any) -> None:
     """
     console = make_console(stderr=options["as_json"])
     deployment = Deployment(deployment_settings(options))
-    try:
-        with StartProgress() as progress:
-            deployment.start(progress)
+    with running(deployment):
         if options["as_json"]:
             click.echo(json.dumps(endpoints(deployment)))
         else:
             _welcome(console, deployment, options)
-        _watch(deployment)
-    finally:
-        console.print("stopping both regions", style="dim")
-        deployment.stop()
+        with Supervisor(deployment.controller, deployment.worker, lambda line: _tell(console, line)) as supervisor:
+            supervisor.watch()
 
 
 def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
@@ -95,7 +97,10 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
     parameters = parse_settings(options["settings"])
     check_policy(options["policy"], parameters)
     link = link_shape(options["rtt_ms"], options["jitter_ms"], options["rate_mbps"], options["loss"], scale)
-    grpc, http, metrics = (choose_port(kind, options[f"{kind}_port"]) for kind in STANDARD_PORTS)
+    ports = {kind: options[f"{kind}_port"] for kind in STANDARD_PORTS}
+    check_ports(ports)
+    if options["log_dir"] is not None:
+        logs.make_folder(options["log_dir"])
     names = ("dtype", "device", "worker_device", "threads")
     each = engines(options["pace_ms"], **{name: options[name] for name in names})
     target, draft = choose_models(options["pair"], options["target"], options["draft"])
@@ -110,7 +115,15 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         context=options["context"],
         event_log=_log_file(options["event_log"]),
     )
-    return DeploymentSettings(regions, link, grpc, http, metrics, log_dir=options["log_dir"])
+    return DeploymentSettings(
+        regions,
+        link,
+        grpc_port=ports["grpc"],
+        http_port=ports["http"],
+        metrics_port=ports["metrics"],
+        preferred_ports=STANDARD_PORTS,
+        log_dir=options["log_dir"],
+    )
 
 
 def endpoints(deployment: Deployment) -> dict[str, Any]:
@@ -132,9 +145,16 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     where = endpoints(deployment)
     regions = deployment.settings.regions
     console.print(f"Both regions are up, {where['rtt_ms']:g} ms RTT between them.", style="bold")
-    console.print(f"  target {regions.target_dir.name}, draft {regions.draft_dir.name}, policy {regions.policy}")
+    target, draft = model_names(options["pair"], options["target"], options["draft"])
+    console.print(f"  target {target}, draft {draft}, policy {regions.policy}", soft_wrap=True)
     if options["pace_ms"]:
         console.print(f"  paced: steps last at least {options['pace_ms'].scaled(options['time_scale'])} ms")
+    elif regions.target.device == regions.worker.device == "cpu":
+        console.print(
+            f"  unpaced: both regions compete for this machine's {cores()} cores, which slows a split down; "
+            "`--pace-ms 100,30,30` shows what one does",
+            style="dim",
+        )
     for name in ("grpc", "http", "metrics"):
         console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)
@@ -148,13 +168,8 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     console.print("Ctrl-C stops both.", style="dim")
 
 
-def _watch(deployment: Deployment) -> None:
-    """Wait for a signal. Raises ServerError when a server ends by itself."""
-    while True:
-        time.sleep(_WATCH_S)
-        for server in (deployment.controller, deployment.worker):
-            if not server.running:
-                raise ServerError(f"server {server.name}: it ended by itself; see its log: {server.log}")
+def _tell(console: Console, line: str) -> None:
+    console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _log_file(path: Path | None) -> str:

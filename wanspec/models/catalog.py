@@ -136,7 +136,7 @@ _ENTRIES = (
             ModelFile(
                 "smollm2-draft/layers.safetensors",
                 21_244_768,
-                "dcbf7625a3607c6c4c27638969c71557a9addb418b0d1538aeb7ee28d960fc92",
+                "1863632942553e821bbfc73c0acff4c193741fcf41de887a3310decf9ca97c01",
             ),
         ),
         base="smollm2-135m-instruct",

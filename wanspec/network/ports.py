@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from wanspec.errors import ServerError
@@ -43,6 +43,18 @@ class PortReservation:
         while self._locks:
             self._locks.pop().close()
 
+    def _take(self, port: int) -> bool:
+        """Add a port; false where somebody uses or holds it."""
+        lock = _lock(port)
+        if lock is None:
+            return False
+        if not is_free(port):
+            lock.close()
+            return False
+        self.ports.append(port)
+        self._locks.append(lock)
+        return True
+
     def __enter__(self) -> list[int]:
         return self.ports
 
@@ -52,30 +64,28 @@ class PortReservation:
         self.release()
 
 
-def reserve_ports(count: int) -> PortReservation:
+def reserve_ports(count: int, preferred: Sequence[int | None] = ()) -> PortReservation:
     """Reserve ``count`` different free ports of 127.0.0.1.
+
+    Args:
+        count: how many.
+        preferred: the first, second... port is this one where it can be had; None for any.
 
     Raises:
         ServerError: fewer than ``count`` ports of ``PORT_RANGE`` are free.
     """
     reservation = PortReservation([], [])
-    for port in _candidates():
-        if len(reservation.ports) == count:
-            break
-        lock = _lock(port)
-        if lock is None:
+    candidates = _candidates()
+    for index in range(count):
+        wanted = preferred[index] if index < len(preferred) else None
+        if wanted is not None and reservation._take(wanted):
             continue
-        if is_free(port):
-            reservation.ports.append(port)
-            reservation._locks.append(lock)
-        else:
-            lock.close()
-    if len(reservation.ports) < count:
-        reservation.release()
-        raise ServerError(
-            f"ports: {count} free ports wanted between {PORT_RANGE.start} and {PORT_RANGE.stop}, fewer are left; "
-            "stop servers that are no longer needed"
-        )
+        if not any(reservation._take(port) for port in candidates):
+            reservation.release()
+            raise ServerError(
+                f"ports: {count} free ports wanted between {PORT_RANGE.start} and {PORT_RANGE.stop}, fewer are left; "
+                "stop servers that are no longer needed"
+            )
     return reservation
 
 

@@ -21,6 +21,20 @@ TIMEOUT_S = 120.0
 PASSED = "ms have passed"
 
 
+class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # tritonclient has no types
+    """A client that can be closed at any moment: half made, should Ctrl-C come then, or with a request under way."""
+
+    _channel: Any = None
+    _stream: Any = None
+
+    def close(self) -> None:
+        """Close; a request still under way is cancelled, not waited for."""
+        if self._stream is not None:
+            self.stop_stream(cancel_requests=True)
+        if self._channel is not None:
+            super().close()
+
+
 @dataclass(slots=True)
 class Piece:
     """Part of an answer: text, and the tokens and origins it came with."""
@@ -57,7 +71,7 @@ class Pending:
         self._url = url
         self._timeout_s = timeout_s
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._client = triton.InferenceServerClient(url)
+        self._client = _Connection(url)
         self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
         self._client.async_stream_infer(model, inputs)
 
@@ -82,7 +96,6 @@ class Pending:
 
     def cancel(self) -> None:
         """Close the stream: a request still under way ends in both regions."""
-        self._client.stop_stream(cancel_requests=True)
         self._client.close()
 
     def _take(self) -> Piece:
@@ -178,7 +191,7 @@ class WanspecClient:
         Raises:
             ServerError: the endpoint cannot be reached, or does not serve the model.
         """
-        client = triton.InferenceServerClient(self._url)
+        client = _Connection(self._url)
         try:
             config = client.get_model_config(self._model, as_json=True, client_timeout=10.0)["config"]
         except InferenceServerException as error:
@@ -186,6 +199,21 @@ class WanspecClient:
         finally:
             client.close()
         return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
+
+    def models(self) -> list[str]:
+        """Return the models of the endpoint's repository, loaded or not.
+
+        Raises:
+            ServerError: the endpoint cannot be reached.
+        """
+        client = _Connection(self._url)
+        try:
+            index = client.get_model_repository_index(as_json=True, client_timeout=10.0)
+        except InferenceServerException as error:
+            raise ServerError(f"{self._url}: {error.message()}") from error
+        finally:
+            client.close()
+        return [str(model["name"]) for model in index.get("models", [])]
 
 
 def _as_error(url: str, error: InferenceServerException) -> Exception:

@@ -27,7 +27,10 @@ class DeploymentProgress(Protocol):
     """Told of each server's progress, from threads of the deployment."""
 
     def __call__(self, server: str, state: str, seconds: float, models: tuple[str, ...]) -> None:
-        """``server``: ``worker`` or ``controller``; the rest as :data:`wanspec.triton.readiness.Progress`."""
+        """``server``: ``worker`` or ``controller``; the rest as :data:`wanspec.triton.readiness.Progress`.
+
+        One more ``state`` is ``stopping``: the start failed or was interrupted, and what was started is stopped now.
+        """
         ...
 
 
@@ -39,6 +42,7 @@ class DeploymentSettings:
         regions: models and engines.
         link: the path between the regions, ``delay_ms`` one way; None joins them without a relay.
         grpc_port, http_port, metrics_port: of the controller's Triton; free ones where None.
+        preferred_ports: by ``grpc``, ``http``, ``metrics``: taken where they are not given and free.
         log_dir: where the servers' logs are kept; a folder per user where None.
         env: added to the environment of both servers.
         controller_args: more arguments for the controller's tritonserver.
@@ -49,6 +53,7 @@ class DeploymentSettings:
     grpc_port: int | None = None
     http_port: int | None = None
     metrics_port: int | None = None
+    preferred_ports: Mapping[str, int] = field(default_factory=dict)
     log_dir: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     controller_args: tuple[str, ...] = ()
@@ -72,6 +77,7 @@ class Deployment:
             ConfigError: a setting cannot work.
         """
         check_pair(settings.regions.target_dir, settings.regions.draft_dir)
+        controller_repository(settings.regions, "")  # what cannot work is told before anything starts
         self.settings = settings
         self.worker = TritonServer(
             worker_repository(settings.regions), name="worker", log_dir=settings.log_dir, env=settings.env
@@ -89,6 +95,9 @@ class Deployment:
         try:
             self._start(on_progress, timeout_s)
         except BaseException:
+            if on_progress is not None:
+                for server in (part for part in self._started if isinstance(part, TritonServer)):
+                    on_progress(server.name, "stopping", 0.0, ())
             self.stop()
             raise
         return self
@@ -128,6 +137,7 @@ class Deployment:
             grpc_port=settings.grpc_port,
             http_port=settings.http_port,
             metrics_port=settings.metrics_port,
+            preferred_ports=settings.preferred_ports,
             log_dir=settings.log_dir,
             env=settings.env,
             extra_args=settings.controller_args,

@@ -139,6 +139,9 @@ def _end_ids(tensors: Tensors, codec: TextCodec) -> frozenset[int]:
     end = whole(tensors, "end_id", None)
     if end is None:
         return codec.end_ids
+    vocabulary = codec.tokenizer.get_vocab_size()
+    if not _NO_END <= end < vocabulary:
+        raise InvalidRequestError("end_id", f"{end} is no token id (0 to {vocabulary - 1}) and not -1 for none")
     return frozenset() if end == _NO_END else frozenset([end])
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 from pathlib import Path
 
+from wanspec.errors import ConfigError
+
+KEPT = 20
+"""Logs kept in the user's own folder; the oldest beyond go when a new one begins."""
+OUR_LOG = re.compile(r"[A-Za-z0-9-]{1,40}-\d{8}-\d{6}-(?P<pid>\d+)-\d{6}\.log")
 TAIL_BYTES = 256 * 1024
 # Triton: `E1122 13:56:52.123456 4242 model_lifecycle.cc:642] "message"` (with or without the quotes, by version).
 ERROR_LINE = re.compile(r'^[EF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\] "?(?P<message>.*?)"?$')
@@ -25,9 +31,55 @@ def default_folder() -> Path:
 
 
 def new_log(folder: Path, name: str) -> Path:
-    """A path for a new log of server ``name`` in ``folder``, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A path for a new log of server ``name`` in ``folder``, which is made.
+
+    The default folder keeps the newest ``KEPT`` logs, and all of processes that still run; other folders keep all.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    make_folder(folder)
+    if folder == default_folder():
+        _prune(folder, KEPT - 1)
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}.log"
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` unless it is there.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "log_dir", f"{folder} cannot be made ({error.strerror or error}); choose another folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError("log_dir", f"{folder} cannot be written; choose another folder")
+
+
+def _prune(folder: Path, kept: int) -> None:
+    found: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        matched = OUR_LOG.fullmatch(path.name)
+        if matched and not _runs(int(matched["pid"])):
+            with contextlib.suppress(OSError):  # another process prunes too
+                found.append((path.stat().st_mtime, path))
+    for _, path in sorted(found)[: -kept or None]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_tail(path: Path, start: int = 0) -> str:

@@ -65,6 +65,11 @@ class ServerProcess:
         with self._changed:
             return self.pid is not None and not self._gone
 
+    @property
+    def closed(self) -> bool:
+        """Whether the watchdog has gone: nothing can be started any more."""
+        return self._gone
+
     def start(self, argv: Sequence[str | Path], env: Mapping[str, str], log: Path) -> int:
         """Start the server and return its process id. Its output is appended to ``log``.
 

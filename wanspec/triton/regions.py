@@ -81,9 +81,9 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         worker_urls: ``host:port`` of the workers' gRPC, separated by commas; empty for none.
 
     Raises:
-        ConfigError: the target's configuration gives no context length.
+        ConfigError: the target's configuration gives no context length, or the one asked for is above it.
     """
-    context = settings.context or model_context(settings.target_dir)
+    context = _context(settings)
     values: dict[str, dict[str, Value]] = {
         "target": _engine(settings, settings.target, settings.target_dir, settings.max_draft_len)
         | {"max_input_len": context, "max_seq_len": context}
@@ -136,6 +136,19 @@ def model_context(folder: Path) -> int:
     if not isinstance(value, int):
         raise ConfigError("context", f"{folder / 'config.json'} has no max_position_embeddings; state the context")
     return value
+
+
+def _context(settings: RegionSettings) -> int:
+    if not settings.context:
+        return model_context(settings.target_dir)
+    limit = read_json(settings.target_dir / "config.json").get("max_position_embeddings")
+    if isinstance(limit, int) and settings.context > limit:
+        raise ConfigError(
+            "context",
+            f"{settings.context} tokens are above the target's limit of {limit} (max_position_embeddings of "
+            f"{settings.target_dir.name}); give at most {limit}, or leave it out",
+        )
+    return settings.context
 
 
 def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_draft_len: int) -> dict[str, Value]:

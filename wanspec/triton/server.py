@@ -42,6 +42,7 @@ class TritonServer:
         grpc_port: int | None = None,
         http_port: int | None = None,
         metrics_port: int | None = None,
+        preferred_ports: Mapping[str, int] | None = None,
         env: Mapping[str, str] | None = None,
         extra_args: Sequence[str] = (),
         log_dir: Path | None = None,
@@ -54,6 +55,8 @@ class TritonServer:
             stages: models to load: those of a stage at once, one stage after the other (for models that call others
                 when they start). Default: every model of the repository in one stage.
             grpc_port, http_port, metrics_port: on 127.0.0.1; None chooses free ones.
+            preferred_ports: by ``grpc``, ``http``, ``metrics``: chosen where they are free and no other server of ours
+                has reserved them.
             env: added to the environment of the server and of its models.
             extra_args: added to tritonserver's command line.
             log_dir: where the log file goes; default ``logs.default_folder()``.
@@ -67,6 +70,7 @@ class TritonServer:
         self._repository = repository
         self._stages = stages
         self._given_ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._preferred_ports = dict(preferred_ports or {})
         self._ports: Ports | None = None
         self._env = dict(env or {})
         self._extra_args = tuple(extra_args)
@@ -118,6 +122,7 @@ class TritonServer:
                 if attempt == BIND_ATTEMPTS or None not in self._given_ports.values():
                     raise
                 logger.info("%s: a chosen port was taken in the meantime; choosing others", self.name)
+                self._preferred_ports.clear()
                 self._choose_ports()
                 self._launch(process)
         for stage in stages:
@@ -139,8 +144,18 @@ class TritonServer:
         self._started().kill()
 
     def restart(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Start again on the same ports, after ``kill`` or while running. Follow with ``wait_ready``."""
+        """Start again on the same ports, after ``kill``, a death or while running. Follow with ``wait_ready``.
+
+        Raises:
+            ServerError: never started, or it does not start again; ``restart`` may be called again then.
+        """
         process = self._started()
+        # Peers know these ports: should one be taken meanwhile, this start fails rather than choose another.
+        self._given_ports = {"grpc": self.ports.grpc, "http": self.ports.http, "metrics": self.ports.metrics}
+        if process.closed:  # its watchdog was killed, and the server with it: all is made anew
+            process.close(0)
+            process = self._process = ServerProcess(self.name)
+            self._models_folder = self._render(process.folder)
         process.stop(timeout_s)
         self._launch(process)
 
@@ -148,6 +163,11 @@ class TritonServer:
     def running(self) -> bool:
         """Whether the process is running."""
         return self._process is not None and self._process.running
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, the negative of a signal's number if by one; None while it runs or where nothing told."""
+        return self._process.exit_code if self._process is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -234,9 +254,10 @@ class TritonServer:
                 raise ServerError(f"{kind}_port: {port} is in use; stop its user, choose another, or leave it out")
         if self._reservation is not None:
             self._reservation.release()
-        self._reservation = reserve_ports(len(self._given_ports))
-        chosen = dict(zip(self._given_ports, self._reservation.ports, strict=True))
-        self._ports = Ports(**{kind: self._given_ports[kind] or port for kind, port in chosen.items()})
+        kinds = [kind for kind, port in self._given_ports.items() if port is None]
+        self._reservation = reserve_ports(len(kinds), [self._preferred_ports.get(kind) for kind in kinds])
+        chosen = dict(zip(kinds, self._reservation.ports, strict=True))
+        self._ports = Ports(**{kind: port or chosen[kind] for kind, port in self._given_ports.items()})
 
     def _launch(self, process: ServerProcess) -> None:
         assert self._models_folder is not None

@@ -10,9 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from wanspec.cli import cli
 from wanspec.cli import main as run_main
-from wanspec.cli.command import parse_settings
+from wanspec.cli.command import as_typed, parse_settings
+from wanspec.cli.group import cli
 from wanspec.network.ports import reserve_ports
 
 COMMANDS = ("up", "generate", "demo", "doctor", "models")
@@ -53,6 +53,10 @@ def test_help_lists_commands_and_exit_codes(run):
         (("up", "--pair", "none"), "none"),
         (("up", "--rtt-ms", "-1"), "rtt-ms"),
         (("up", "--pair", "small", "--set", "k"), "name=value"),
+        (("up", "--pair", "small", "--policy", "magic"), "target_only"),
+        (("up", "--pair", "small", "--grpc-port", "9501", "--http-port", "9501"), "--grpc-port and --http-port"),
+        (("generate", "a", "--policy", "magic"), "target_only"),
+        (("generate", "a", "--url", "localhost"), "HOST:PORT"),
         (("generate",), "PROMPT"),
         (("generate", "a", "--stdin"), "not both"),
         (("generate", "a", "--max-tokens", "0"), "max-tokens"),
@@ -72,9 +76,13 @@ def test_a_wrong_command_line_is_exit_code_2(run, monkeypatch, arguments, said):
     [
         (("--target", "small-targett", "--draft", "small-draft"), "Did you mean small-target"),
         (("--target", "/nowhere/model", "--draft", "small-draft"), "/nowhere/model"),
-        (("--pair", "small", "--policy", "magic"), "choose one of"),
         (("--pair", "small", "--set", "k=99"), "1 to 32"),
-        (("--pair", "small", "--jitter-ms", "99"), "jitter_ms"),
+        (("--pair", "small", "--policy", "target_only", "--set", "k=3"), "it has none"),
+        (("--pair", "small", "--jitter-ms", "99"), "--jitter-ms: "),
+        (("--pair", "small", "--context", "100000"), "--context: 100000 tokens are above the target's limit of"),
+        (("--pair", "small", "--log-dir", "/proc/x"), "--log-dir: /proc/x cannot be made"),
+        (("--pair", "small", "--device", "gpu"), "--device: 'gpu'"),
+        (("--pair", "small", "--worker-device", "gpu"), "--worker-device: 'gpu'"),
         (("--pair", "small", "--event-log", "/nowhere/log"), "/nowhere"),
     ],
 )
@@ -148,6 +156,31 @@ def test_settings_are_numbers_where_they_can_be():
 
 
 def test_the_command_line_starts_without_pytorch():
-    code = "import sys, wanspec.cli; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, wanspec.cli.group; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_errors_name_options_as_they_are_typed():
+    up = cli.commands["up"]
+    assert as_typed("grpc_port: 8001 is in use", up) == "--grpc-port: 8001 is in use"
+    assert as_typed("policy_parameters.k: 99 is too much", up) == "--set k: 99 is too much"
+    assert as_typed("server worker: context: no", up) == "server worker: context: no"
+    assert as_typed("target_only has no such parameter; it has ", up).endswith("it has none")
+    assert as_typed("local has no such parameter; it has k", up).endswith("it has k")
+
+
+def test_ctrl_c_during_imports_is_quiet():
+    code = (
+        "import builtins, os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "real = builtins.__import__\n"
+        "def slow(name, *rest):\n"
+        "    if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "from wanspec.cli import main\n"
+        "builtins.__import__ = slow\n"
+        "main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wanspec.cli import cli
+from wanspec.cli.group import cli
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()

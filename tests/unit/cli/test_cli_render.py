@@ -53,8 +53,8 @@ def test_without_a_tokenizer_a_piece_has_one_colour_and_the_legend_says_so(token
     assert not painter.by_token
     piece = Piece("two tokens", (7, 8), (Origin.REMOTE, Origin.TARGET))
     assert painter.paint(piece) == [("two tokens", STYLES[Origin.REMOTE])]
-    assert "colour of its first" in legend(painter.by_token).plain
-    assert "colour of its first" not in legend(True).plain
+    assert "shown as its first" in legend(painter.by_token).plain
+    assert "shown as its first" not in legend(True).plain
 
 
 def test_text_that_the_tokenizer_does_not_explain_is_shown_as_it_came(tokenizer):

@@ -46,3 +46,13 @@ def test_release_twice() -> None:
     reservation = ports.reserve_ports(1)
     reservation.release()
     reservation.release()
+
+
+def test_preferred_ports_are_taken_where_they_can_be_had() -> None:
+    with ports.reserve_ports(3) as free:
+        pass
+    with ports.reserve_ports(3, [free[0], None, free[2]]) as mine:
+        assert (mine[0], mine[2]) == (free[0], free[2])
+        assert mine[1] in ports.PORT_RANGE
+        with socket.create_server(("127.0.0.1", free[1])), ports.reserve_ports(2, [free[0], free[1]]) as other:
+            assert not {*other} & {*mine, free[1]}, "one is reserved, the other in use"

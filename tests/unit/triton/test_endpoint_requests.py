@@ -60,6 +60,8 @@ def test_end_id(end_id: int, expected: frozenset[int]) -> None:
         ({"text_input": text("")}, "text_input: is empty"),
         ({"input_ids": np.ones((1, 0), np.int32)}, "input_ids: is empty"),
         ({"text_input": text(b"ab\xff")}, "text_input: is not UTF-8: byte 2 is 0xff"),
+        ({"text_input": text("a"), "end_id": np.array([[4096]], np.int32)}, "end_id: 4096 is no token id .0 to 4095."),
+        ({"text_input": text("a"), "end_id": np.array([[-2]], np.int32)}, "end_id: -2 is no token id"),
         ({"text_input": text("a"), "policy_parameters": text("{")}, "policy_parameters: is not JSON"),
         ({"text_input": text("a"), "policy_parameters": text("[1]")}, "policy_parameters: is not a JSON object"),
         ({"text_input": text("a"), "max_tokens": np.ones((1, 2), np.int32)}, "max_tokens: 2 values, exactly 1"),

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from wanspec.errors import ConfigError
 from wanspec.triton import logs
 
 FAILED_LOAD = """\
@@ -69,3 +72,40 @@ def test_the_cause_of_a_failed_load_comes_first() -> None:
     )
     assert logs.cause(problem) == ["load failed: ModuleNotFoundError: No module named 'x'", "At:", "  a.py(3)"]
     assert len(logs.cause("line\n" * 50)) == 20
+
+
+def make_log(folder: Path, pid: int, age_s: int) -> Path:
+    path = folder / f"worker-20260101-000000-{pid}-{age_s:06d}.log"
+    path.touch()
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+    return path
+
+
+def test_the_users_own_folder_keeps_the_newest_logs_and_those_in_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    folder = logs.default_folder()
+    folder.mkdir(parents=True)
+    old = [make_log(folder, ended.pid, age) for age in range(logs.KEPT + 5)]
+    used = make_log(folder, os.getpid(), 9999)
+    foreign = folder / "notes.log"
+    foreign.touch()
+    new = logs.new_log(folder, "worker")
+    new.touch()
+    assert logs.OUR_LOG.fullmatch(new.name)
+    assert set(folder.iterdir()) == {*old[: logs.KEPT - 1], used, foreign, new}
+
+
+def test_a_folder_that_was_asked_for_keeps_all(tmp_path: Path) -> None:
+    for age in range(logs.KEPT + 5):
+        make_log(tmp_path, 2**22 + 1, age)
+    logs.new_log(tmp_path, "worker")
+    assert len(list(tmp_path.iterdir())) == logs.KEPT + 5
+
+
+def test_a_folder_that_cannot_be_made_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"log_dir: /proc/x cannot be made \(No such file"):
+        logs.new_log(Path("/proc/x"), "worker")

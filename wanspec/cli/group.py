@@ -1,0 +1,33 @@
+"""The group of all commands. Imports each of them: ``wanspec.cli.main`` does so only once Ctrl-C is taken care of."""
+
+from __future__ import annotations
+
+import click
+
+from wanspec import __version__
+from wanspec.cli import demo, doctor, generate, models, up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="wanspec")
+def cli() -> None:
+    """Speculative decoding across the WAN: the target in one region, the draft in another.
+
+    \b
+    Start here:
+      wanspec doctor              is everything there?
+      wanspec demo                two regions, two prompts, what the split saved
+      wanspec up                  two regions until Ctrl-C
+      wanspec generate "Why is the sky blue?"
+
+    \b
+    Exit codes:
+      0    done
+      1    it failed; the message says what to do
+      2    the command line is wrong
+      130  Ctrl-C, 143 SIGTERM: what was started is stopped and removed
+    """
+
+
+for command in (up.up, generate.generate, demo.demo, doctor.doctor, models.models):
+    cli.add_command(command)
