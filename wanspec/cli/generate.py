@@ -24,6 +24,10 @@ from wanspec.triton.client import Answer, Pending, WanspecClient
 @click.option("--policy", type=click.Choice(list(POLICIES)), help="Default: the endpoint's.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: the endpoint's.")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Above 0 the answer is drawn; default: 0, greedy.")
+@click.option("--top-k", type=click.IntRange(min=0), help="Draw from so many tokens only; default: 0, all.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from so much probability; default 1.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Repeats an answer; default: another each time.")
 @click.option("--chat/--no-chat", default=None, help="Wrap the prompt in the model's chat template; default: if any.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the prompt from standard input; PROMPT - does too.")
 @click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
@@ -35,6 +39,10 @@ def generate(
     policy: str | None,
     settings: tuple[str, ...],
     max_tokens: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
     chat: bool | None,
     from_stdin: bool,
     explained: bool,
@@ -51,6 +59,7 @@ def generate(
       wanspec generate "Why is the sky blue?"
       wanspec generate "Why is the sky blue?" --policy local --set k=3
       wanspec generate "Name three rivers." --explain
+      wanspec generate "Tell me a story." --temperature 0.8 --top-p 0.95 --seed 7
       cat question.txt | wanspec generate - --json
     """
     text = _prompt(prompt, from_stdin)
@@ -60,6 +69,10 @@ def generate(
     pending = client.ask(
         text,
         max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
         chat=parameters.get("chat_template") == "yes" if chat is None else chat,
         policy=policy,
         policy_parameters=policy_parameters,

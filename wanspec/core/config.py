@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class SamplingMode(str, Enum):
+    """How drafts are verified above temperature 0 (``docs/sampling.md``)."""
+
+    COUPLED = "coupled"
+    """Target and draft draw with the same noise, as our engines do: output is byte-exact."""
+    TENSORRT_LLM = "tensorrt_llm"
+    """Drafts are greedy and go with one-hot ``draft_logits`` and a fresh seed a round: output is law-exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class ControllerConfig:
         engine_ms: longest that an engine call may take before the request fails.
         engine_retries: how often a failed verification is tried again.
         reopen_limit: how often a sequence is opened again after the worker lost it, by cause of the worker's own.
+        sampling: how drafts are verified above temperature 0.
     """
 
     fingerprint: Fingerprint
@@ -67,6 +78,7 @@ class ControllerConfig:
     engine_ms: float = 60_000.0
     engine_retries: int = 1
     reopen_limit: int = 8
+    sampling: SamplingMode = SamplingMode.COUPLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from wanspec.core.events import (
 )
 from wanspec.core.link import Link, LinkSnapshot, LinkState
 from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
+from wanspec.core.options import check_options, check_sampling
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Recorder
 from wanspec.core.sequence import Sequence
@@ -112,6 +113,8 @@ class Controller:
             raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
         if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
             raise InvalidRequestError("traceparent", f"is not at most {_MAX_TRACEPARENT} ASCII characters")
+        check_sampling(request.sampling)
+        check_options(request.options, vocab, request.max_tokens)
         make_policy(request.policy, request.parameters)
 
     # Dispatch

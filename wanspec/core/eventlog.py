@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from wanspec.core import events
-from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
+from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig, SamplingMode
 from wanspec.core.events import Event, Received, Request, Submitted
 from wanspec.core.link import LinkSnapshot
+from wanspec.core.options import GenerationOptions
+from wanspec.core.sampling import Sampling
 from wanspec.errors import ProtocolError
 
 LOG_VERSION = 1
@@ -102,10 +104,12 @@ def _read_start(entry: dict[str, Any]) -> LogStart:
     if entry.get("log") != LOG_VERSION:
         raise ValueError(f"log version {entry.get('log')}, this program reads {LOG_VERSION}")
     digest, vocab, draft_id = entry["fingerprint"]
+    settings = dict(entry["config"])
     config = ControllerConfig(
         fingerprint=Fingerprint(bytes.fromhex(digest), vocab, draft_id),
         link=LinkConfig(**entry["link"]),
-        **entry["config"],
+        sampling=SamplingMode(settings.pop("sampling", SamplingMode.COUPLED)),
+        **settings,
     )
     links = tuple(LinkSnapshot(**link) for link in entry["links"])
     return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], links)
@@ -116,7 +120,7 @@ def _plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, frozenset):
         return sorted(value)
-    if isinstance(value, Request):
+    if isinstance(value, (Request, Sampling, GenerationOptions)):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
 
@@ -126,9 +130,18 @@ def _read_event(entry: dict[str, Any]) -> Event:
     if kind is Received:
         return Received(entry["link"], base64.b64decode(entry["data"]))
     if kind is Submitted:
-        values = entry["request"]
-        values["prompt"] = tuple(values["prompt"])
-        values["end_ids"] = frozenset(values["end_ids"])
-        return Submitted(entry["sequence"], Request(**values))
+        return Submitted(entry["sequence"], _read_request(entry["request"]))
     event: Event = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})
     return event
+
+
+def _read_request(values: dict[str, Any]) -> Request:
+    # Logs from before there was sampling have neither of the last two.
+    sampling, options = Sampling(**values.pop("sampling", {})), _read_options(values.pop("options", {}))
+    prompt, end_ids = tuple(values.pop("prompt")), frozenset(values.pop("end_ids"))
+    return Request(prompt=prompt, end_ids=end_ids, sampling=sampling, options=options, **values)
+
+
+def _read_options(values: dict[str, Any]) -> GenerationOptions:
+    lists = {name: tuple(map(tuple, value)) for name, value in values.items() if isinstance(value, list)}
+    return GenerationOptions(**(values | lists))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.options import PLAIN, GenerationOptions
+from wanspec.core.sampling import GREEDY, Sampling
 from wanspec.core.tree import Origin
 
 ActionId: TypeAlias = tuple[int, int]
@@ -26,6 +28,8 @@ class Request:
         record: keep an event log of this request (``Finished.log``).
         deadline_ms: longest the whole request may take, 0 for no limit of its own.
         traceparent: W3C trace context of the caller, empty for none.
+        sampling: how the target draws its tokens.
+        options: what else it is to observe.
     """
 
     prompt: tuple[int, ...]
@@ -36,6 +40,8 @@ class Request:
     record: bool = False
     deadline_ms: float = 0.0
     traceparent: str = ""
+    sampling: Sampling = GREEDY
+    options: GenerationOptions = PLAIN
 
 
 # Events of a controller
@@ -133,24 +139,32 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Run the target once over ``drafts`` after the first ``length`` tokens of ``prefix`` (not to be modified)."""
+    """Run the target once over ``drafts`` after the first ``length`` tokens of ``prefix`` (not to be modified).
+
+    ``sampling`` and ``options`` hold for every token of this pass; ``stop_words`` and ``min_tokens`` are not for the
+    engine.
+    """
 
     action: ActionId
     prefix: Sequence[int]
     length: int
     drafts: tuple[int, ...]
     log_probs: bool
+    sampling: Sampling = GREEDY
+    options: GenerationOptions = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Draft ``count`` tokens locally, greedily, after the prefix and ``path``."""
+    """Draft ``count`` tokens locally after the prefix and ``path``. Fields as in :class:`Verify`."""
 
     action: ActionId
     prefix: Sequence[int]
     length: int
     path: tuple[int, ...]
     count: int
+    sampling: Sampling = GREEDY
+    options: GenerationOptions = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hmac import compare_digest
 
 from wanspec.core.config import WorkerConfig
+from wanspec.core.coupling import sampling_of
 from wanspec.core.messages import Header, Hello, LostCode, Open, Refuse, RefuseCode, Welcome
+from wanspec.errors import InvalidRequestError
 
 
 def objection(config: WorkerConfig, header: Header, hello: Hello | None) -> Refuse | None:
@@ -37,6 +39,10 @@ def open_problem(config: WorkerConfig, message: Open, sequences: int) -> LostCod
     """Say why a sequence cannot be drafted for while ``sequences`` others are; None where it can."""
     drafting = message.drafting
     if not message.tokens or max(message.tokens) >= config.fingerprint.vocab_size:
+        return LostCode.DESYNC
+    try:
+        sampling_of(message)
+    except InvalidRequestError:
         return LostCode.DESYNC
     if drafting.width < 1 or not 1 <= drafting.branching <= config.fingerprint.vocab_size:
         return LostCode.DESYNC

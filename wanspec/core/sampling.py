@@ -115,6 +115,11 @@ def uniform(seed: int, position: int, tokens: NDArray[np.int64], stream: Stream 
     return numbers
 
 
+def round_seed(seed: int, position: int) -> int:
+    """Derive the seed of one request from the sequence's, where an engine's draws depend on their order, 64 bits."""
+    return _mix_word(_mix_word(seed + _GAMMA) + position + _GAMMA)
+
+
 def gumbel(seed: int, position: int, tokens: NDArray[np.int64], stream: Stream = Stream.TOKEN) -> NDArray[np.float64]:
     """Gumbel noise, float64, one a token, as defined at the top of this module."""
     noise = np.log(uniform(seed, position, tokens, stream))

@@ -6,6 +6,7 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 from __future__ import annotations
 
 from wanspec.core.config import ControllerConfig
+from wanspec.core.coupling import draft_sampling, drafting_for
 from wanspec.core.estimators import Estimators, entropy_from_log_prob
 from wanspec.core.events import (
     Abort,
@@ -20,6 +21,7 @@ from wanspec.core.events import (
     Verified,
     Verify,
 )
+from wanspec.core.options import GenerationOptions
 from wanspec.core.policies import DraftLocally, Outcome, Policy, VerifyNow, Wait
 from wanspec.core.remote import RemoteDrafts
 from wanspec.core.rounds import Round, Tally
@@ -45,7 +47,9 @@ class Sequence:
         self.tree = TokenTree(request.prompt)
         self.tally = Tally()
         self.rounds: list[Round] = []
-        self.remote = RemoteDrafts(number, self.tree, self.tally, policy.drafting(), request.traceparent)
+        self._drafts_by = draft_sampling(request.sampling, config.sampling)
+        drafting = drafting_for(policy.drafting(), self._drafts_by)
+        self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
         self.overdue = False
         self.opened_ms = now
         self.finished = False
@@ -63,6 +67,7 @@ class Sequence:
         self._wait_began: float | None = None
         self._wake: float | None = None
         self._round = Round(0, len(request.prompt), 0.0)
+        self._before_end = request.options.without_end(request.end_ids, config.fingerprint.vocab_size)
 
     # What a policy sees
 
@@ -78,8 +83,12 @@ class Sequence:
 
     @property
     def most_drafts(self) -> int:
-        """Most drafts the next verification can use: the tokens still wanted but one, and the engine's limit."""
-        return min(self.remaining - 1, self._config.max_draft)
+        """Most drafts the next verification can use: the tokens still wanted but one, and the engine's limit.
+
+        Nor does a pass in which the answer may not end yet go beyond ``min_tokens``: its options hold for all of it.
+        """
+        most = min(self.remaining - 1, self._config.max_draft)
+        return min(most, self._held_back - 1) if self._held_back > 0 else most
 
     @property
     def worker_ready(self) -> bool:
@@ -232,6 +241,7 @@ class Sequence:
             "latency_ms": round(now - self._submitted, 3),
             "ttft_ms": None if first is None else round(first - self._submitted, 3),
             "rtt_ms": None if rtt is None else round(rtt, 3),
+            "seed": None if self.request.sampling.greedy else self.request.sampling.seed,
             **self.tally.as_dict(),
         }
 
@@ -243,14 +253,27 @@ class Sequence:
         action = self._call(path, now, is_draft=True)
         self._pending_count = decision.count
         tokens = tuple(node.token for node in path)
-        return [Draft(action, self.tree.tokens, len(self.tree.tokens), tokens, decision.count)]
+        committed = len(self.tree.tokens)
+        return [Draft(action, self.tree.tokens, committed, tokens, decision.count, self._drafts_by, self._options)]
 
     def _verify(self, count: int, now: float) -> list[Action]:
         path = self.tree.best_path(min(count, self.most_drafts))
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)
-        return [Verify(action, self.tree.tokens, len(self.tree.tokens), drafts, self.policy.wants_entropy)]
+        committed, entropy = len(self.tree.tokens), self.policy.wants_entropy
+        return [
+            Verify(action, self.tree.tokens, committed, drafts, entropy, self.request.sampling, self._options),
+        ]
+
+    @property
+    def _held_back(self) -> int:
+        """Tokens still to come before the answer may end."""
+        return self.request.options.min_tokens - self.generated if self.request.end_ids else 0
+
+    @property
+    def _options(self) -> GenerationOptions:
+        return self._before_end if self._held_back > 0 else self.request.options
 
     def _call(self, path: list[Node], now: float, *, is_draft: bool) -> ActionId:
         self._actions += 1
@@ -265,15 +288,36 @@ class Sequence:
         return path
 
     def _until_end(self, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+        """What of the target's answer is committed, and whether an end token (left out) or a stop word ended it."""
+        options = self.request.options
+        tail = self.tree.tokens[-max(map(len, options.stop_words)) :] if options.stop_words else []
         for index, token in enumerate(tokens[: self.remaining]):
             if token in self.request.end_ids:
                 return tokens[:index], True
+            if options.stop_words:
+                tail.append(token)
+                if options.stops(tail):
+                    return tokens[: index + 1], True
         return tokens[: self.remaining], False
 
     def _outcome(self, path: list[Node], accepted: int, event: Verified) -> Outcome:
-        known = len(event.log_probs) == len(event.tokens) and event.log_probs[-1] == event.log_probs[-1]
-        entropy = entropy_from_log_prob(event.log_probs[-1]) if known else None
-        return Outcome(len(path), accepted, entropy)
+        return Outcome(len(path), accepted, self._entropy(path, accepted, event))
+
+    def _entropy(self, path: list[Node], accepted: int, event: Verified) -> float | None:
+        """Estimate for the bonus token. It stands for the risk that the worker has not foreseen it.
+
+        With coupled noise that risk is known where the worker has drafted so far: the token is in the tree, or is not.
+        Elsewhere a sampled token's -log p stands in, whose expectation is the entropy.
+        """
+        coupled = not self._drafts_by.greedy
+        node = path[accepted - 1] if accepted else self.tree.root
+        if coupled and node.children:
+            return 0.0 if node.child(event.tokens[-1]) is not None else None
+        if len(event.log_probs) != len(event.tokens) or event.log_probs[-1] != event.log_probs[-1]:
+            return None
+        if self.request.sampling.greedy:
+            return entropy_from_log_prob(event.log_probs[-1])
+        return max(0.0, -event.log_probs[-1])
 
     def _account(
         self, path: list[Node], accepted: int, committed: tuple[int, ...], event: Verified, now: float

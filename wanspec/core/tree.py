@@ -35,6 +35,7 @@ class Node:
         token: token id.
         position: index of the token in the sequence, prompt included.
         log_prob: natural log-probability under the draft, given its parent.
+        rank: its place among the children that its proposer put below the parent, 0 for the best.
         path_log_prob: the sum of ``log_prob`` from the root that was current when the node was added.
         origin: who proposed it first.
         arrival_ms: when it was added, by the owner's clock.
@@ -53,6 +54,7 @@ class Node:
         "parent",
         "path_log_prob",
         "position",
+        "rank",
         "state",
         "token",
     )
@@ -66,6 +68,7 @@ class Node:
         origin: Origin = Origin.TARGET,
         arrival_ms: float = 0.0,
         state: NodeState = NodeState.LIVE,
+        rank: int = 0,
     ) -> None:
         self.parent = parent
         self.token = token
@@ -75,6 +78,7 @@ class Node:
         self.origin = origin
         self.arrival_ms = arrival_ms
         self.state = state
+        self.rank = rank
         self.number = -1
         self.expanded = False
         self.children: list[Node] = []
@@ -111,7 +115,7 @@ class TokenTree:
             return None
         return Node(None, self.tokens[position], position, state=NodeState.COMMITTED)
 
-    def add(self, parent: Node, token: int, log_prob: float, origin: Origin, now: float) -> Node | None:
+    def add(self, parent: Node, token: int, log_prob: float, origin: Origin, now: float, rank: int = 0) -> Node | None:
         """Add a child, or return the one that is there already.
 
         Children of a committed node are compared with what was committed there. None means that the node is stale:
@@ -124,17 +128,21 @@ class TokenTree:
             return self.at(position) if self.tokens[position] == token else None
         node = parent.child(token)
         if node is None:
-            node = Node(parent, token, parent.position + 1, log_prob, origin, now)
+            node = Node(parent, token, parent.position + 1, log_prob, origin, now, rank=rank)
             parent.children.append(node)
             self.size += 1
         return node
 
     def best_path(self, limit: int) -> list[Node]:
-        """Return at most ``limit`` nodes below the root, at each step the most probable child (first come on ties)."""
+        """Return at most ``limit`` nodes below the root, at each step the child of the lowest rank.
+
+        Of several proposers' best, the most probable, and the first come on ties. Greedily drafted children rank by
+        probability; sampled ones do not.
+        """
         path: list[Node] = []
         node = self.root
         while len(path) < limit and node.children:
-            node = max(node.children, key=_log_prob)
+            node = max(node.children, key=_preference)
             path.append(node)
         return path
 
@@ -200,5 +208,5 @@ class TokenTree:
             pruned.children = []
 
 
-def _log_prob(node: Node) -> float:
-    return node.log_prob
+def _preference(node: Node) -> tuple[int, float]:
+    return -node.rank, node.log_prob

@@ -268,7 +268,8 @@ class Worker:
         batch = []
         for sequence, leaves in items:
             paths = tuple(sequence.tree.path_to(leaf) for leaf in leaves)
-            batch.append(SequenceLeaves(sequence.engine_key, sequence.tree.tokens, sequence.length, paths))
+            tokens, length = sequence.tree.tokens, sequence.length
+            batch.append(SequenceLeaves(sequence.engine_key, tokens, length, paths, sequence.sampling))
             for leaf in leaves:
                 leaf.expanded = True
         self._pass = _Pass(self._passes, now, items)
@@ -305,8 +306,9 @@ class Worker:
             if sequence.closed:
                 self.counters.wasted_leaves += len(nodes)
                 continue
+            margins = None if result.margins is None else result.margins[rows]
             drafts, wasted = sequence.grow(
-                nodes, result.tokens[rows], result.log_probs[rows], result.entropies[rows], now
+                nodes, result.tokens[rows], result.log_probs[rows], result.entropies[rows], margins, now
             )
             self.counters.wasted_leaves += wasted
             peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
@@ -339,6 +341,7 @@ class Worker:
             and result.log_probs.shape == shape
             and bool(((result.tokens >= 0) & (result.tokens < self.config.fingerprint.vocab_size)).all())
             and bool((result.log_probs <= 1.0).all())
+            and (result.margins is None or (len(result.margins) == leaves and bool((result.margins >= 0.0).all())))
             and 0.0 <= result.engine_ms < float("inf")
         )
 

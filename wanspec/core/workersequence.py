@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.config import WorkerConfig
+from wanspec.core.coupling import coupled_acceptance, sampling_of
 from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.tree import Node, NodeState, Origin, TokenTree
@@ -27,6 +29,7 @@ class WorkerSequence:
         self.epoch = opened.epoch
         self.engine_key = (*key, opened.epoch)
         self.drafting = opened.drafting
+        self.sampling = sampling_of(opened)
         self.tree = TokenTree(opened.tokens)
         self.passes = 0
         self.closed = False
@@ -80,15 +83,17 @@ class WorkerSequence:
         tokens: NDArray[np.int32],
         log_probs: NDArray[np.float32],
         entropies: NDArray[np.float32],
+        margins: NDArray[np.float32] | None,
         now: float,
     ) -> tuple[Drafts | None, int]:
         """Add the children of expanded leaves (Algorithm 2, step 3).
 
         Args:
             leaves: the nodes that were expanded; commits may have pruned them since.
-            tokens: int32 [leaves, m], most probable first.
+            tokens: int32 [leaves, m], best first.
             log_probs: float32 [leaves, m].
             entropies: float32 [leaves], nats.
+            margins: float32 [leaves] or None, as in :class:`~wanspec.core.drafting.Expansion`.
             now: ms.
 
         Returns:
@@ -102,8 +107,11 @@ class WorkerSequence:
                 continue
             keep = 1 if entropies[row] < self.drafting.theta else self.drafting.branching
             parent = ROOT if leaf is self.tree.root else leaf.number
-            for token, log_prob in zip(tokens[row, :keep].tolist(), log_probs[row, :keep].tolist(), strict=True):
-                node = self.tree.add(leaf, token, log_prob, Origin.REMOTE, now)
+            values = log_probs[row, :keep].tolist()
+            if self.sampling is not None and margins is not None:
+                values = [log(coupled_acceptance(float(margins[row]), rank)) for rank in range(len(values))]
+            for rank, (token, log_prob) in enumerate(zip(tokens[row, :keep].tolist(), values, strict=True)):
+                node = self.tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
                 if node is not None and node.number < 0:
                     node.number = self._next_number
                     self._next_number += 1

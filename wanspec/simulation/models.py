@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.sampling import GREEDY, Sampling, ranked, sample
 
 _MASK = (1 << 64) - 1
 
@@ -21,9 +24,92 @@ def _mix(*values: int) -> int:
     return state
 
 
+class Pair(Protocol):
+    """A target and a draft as functions of the tokens so far."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    def target(self, tokens: Sequence[int], sampling: Sampling = GREEDY) -> int:
+        """The target's next token."""
+        ...
+
+    def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
+        """The draft's ``top`` children with log-probabilities, best first."""
+        ...
+
+    def expand(self, batch: Sequence[SequenceLeaves], top: int, engine_ms: float) -> Expansion:
+        """One pass of the draft over many leaves."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SampledPair:
+    """A pair with distributions: logits are hashes of the last tokens, and the draft's are those with an error.
+
+    Attributes:
+        error: standard deviation of the draft's logits from the target's.
+        vocab_size: tokens.
+        sharpness: mean lead of the largest logit over the next.
+        seed: another seed, another pair.
+    """
+
+    error: float = 0.6
+    vocab_size: int = 1_000
+    sharpness: float = 1.5
+    seed: int = 0
+
+    def logits(self, tokens: Sequence[int], *, of_draft: bool = False) -> NDArray[np.float64]:
+        """Logits [vocab] of the next token."""
+        context = _mix(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else -1)
+        logits: NDArray[np.float64] = self.sharpness * np.random.default_rng(context).standard_exponential(
+            self.vocab_size
+        )
+        if of_draft:
+            logits += self.error * np.random.default_rng(context ^ _MASK).standard_normal(self.vocab_size)
+        return logits
+
+    def target(self, tokens: Sequence[int], sampling: Sampling = GREEDY) -> int:
+        """The target's next token."""
+        return sample(self.logits(tokens), sampling, len(tokens))
+
+    def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
+        """The draft's ``top`` children with log-probabilities, best first."""
+        best = ranked(self.logits(tokens, of_draft=True), sampling, len(tokens), top)
+        return list(zip(best.ids.tolist(), best.log_probs.tolist(), strict=True))
+
+    def expand(self, batch: Sequence[SequenceLeaves], top: int, engine_ms: float) -> Expansion:
+        """One pass of the draft over many leaves."""
+        rows = []
+        for item in batch:
+            prefix = list(item.prefix[: item.length])
+            for leaf in item.leaves:
+                path = [*prefix, *leaf]
+                logits = self.logits(path, of_draft=True)
+                rows.append(ranked(logits, item.sampling or GREEDY, len(path), max(top, 2)))
+        return Expansion(
+            np.array([row.ids[:top] for row in rows], dtype=np.int32),
+            np.array([row.log_probs[:top] for row in rows], dtype=np.float32),
+            np.array([row.entropy for row in rows], dtype=np.float32),
+            engine_ms,
+            np.array([row.scores[0] - row.scores[1] for row in rows], dtype=np.float32),
+        )
+
+    def generate(self, prompt: Sequence[int], count: int, sampling: Sampling = GREEDY) -> list[int]:
+        """Target-only output of ``count`` tokens."""
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(self.target(tokens, sampling))
+        return tokens[len(prompt) :]
+
+
 @dataclass(frozen=True, slots=True)
 class HashedPair:
-    """A deterministic pair. The draft's best child is the target's token in a share ``match`` of contexts.
+    """A deterministic pair, whatever the sampling: one token has all the probability.
+
+    The draft's best child is the target's token in a share ``match`` of contexts.
 
     Attributes:
         match: share of contexts in which the draft's first choice is the target's token.
@@ -37,14 +123,14 @@ class HashedPair:
     end_share: float = 0.0
     seed: int = 0
 
-    def target(self, tokens: Sequence[int]) -> int:
+    def target(self, tokens: Sequence[int], sampling: Sampling = GREEDY) -> int:
         """The target's next token."""
         draw = _mix(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else -1)
         if (draw >> 40) / (1 << 24) < self.end_share:
             return 0
         return 1 + draw % (self.vocab_size - 1)
 
-    def draft(self, tokens: Sequence[int], top: int) -> list[tuple[int, float]]:
+    def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
         """The draft's ``top`` children with log-probabilities, best first."""
         truth = self.target(tokens)
         draw = _mix(self.seed + 1, len(tokens), truth, tokens[-1])

@@ -38,7 +38,7 @@ from wanspec.core.events import (
     WorkerEvent,
 )
 from wanspec.core.worker import Worker
-from wanspec.simulation.models import HashedPair
+from wanspec.simulation.models import Pair
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class World:
 
     def __init__(
         self,
-        pair: HashedPair,
+        pair: Pair,
         *,
         costs: Costs | None = None,
         weather: Weather | None = None,
@@ -203,7 +203,7 @@ class World:
         tokens = list(action.prefix[: action.length])
         output = []
         for draft in (*action.drafts, None):
-            output.append(self.pair.target(tokens))
+            output.append(self.pair.target(tokens, action.sampling))
             tokens.append(output[-1])
             if output[-1] != draft:
                 break
@@ -217,7 +217,7 @@ class World:
         tokens = [*action.prefix[: action.length], *action.path]
         drafted, log_probs = [], []
         for _ in range(action.count):
-            token, log_prob = self.pair.draft(tokens, 1)[0]
+            token, log_prob = self.pair.draft(tokens, 1, action.sampling)[0]
             drafted.append(token)
             log_probs.append(log_prob)
             tokens.append(token)

@@ -136,6 +136,17 @@ class WanspecClient:
         stream: bool = True,
         chat: bool | None = None,
         end_id: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        min_tokens: int | None = None,
+        stop_words: Sequence[str] = (),
+        bad_words: Sequence[str] = (),
+        repetition_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         policy: str | None = None,
         policy_parameters: Mapping[str, Any] | None = None,
         deadline_ms: float | None = None,
@@ -153,6 +164,15 @@ class WanspecClient:
             ("stream", "BOOL", stream),
             ("chat", "BOOL", chat),
             ("end_id", "INT32", end_id),
+            ("temperature", "FP32", temperature),
+            ("top_k", "INT32", top_k),
+            ("top_p", "FP32", top_p),
+            ("seed", "UINT64", seed),
+            ("min_tokens", "INT32", min_tokens),
+            ("repetition_penalty", "FP32", repetition_penalty),
+            ("presence_penalty", "FP32", presence_penalty),
+            ("frequency_penalty", "FP32", frequency_penalty),
+            ("logit_bias", "BYTES", json.dumps(dict(logit_bias)).encode() if logit_bias else None),
             ("policy", "BYTES", None if policy is None else policy.encode()),
             ("policy_parameters", "BYTES", json.dumps(policy_parameters).encode() if policy_parameters else None),
             ("deadline_ms", "FP32", deadline_ms),
@@ -160,6 +180,9 @@ class WanspecClient:
             ("return_event_log", "BOOL", event_log),
         ]
         inputs += [_input(name, kind, value) for name, kind, value in options if value is not None]
+        for name, words in (("stop_words", stop_words), ("bad_words", bad_words)):
+            if words:
+                inputs.append(_input(name, "BYTES", *(word.encode() for word in words)))
         return Pending(self._url, self._model, inputs, self._timeout_s)
 
     def parameters(self) -> dict[str, str]:
@@ -202,7 +225,7 @@ def _as_error(url: str, error: InferenceServerException) -> Exception:
 
 
 def _input(name: str, kind: str, *values: Any) -> Any:
-    dtype = {"BYTES": np.object_, "INT32": np.int32, "BOOL": np.bool_, "FP32": np.float32}[kind]
+    dtype = {"BYTES": np.object_, "INT32": np.int32, "BOOL": np.bool_, "FP32": np.float32, "UINT64": np.uint64}[kind]
     array = np.array([values], dtype=dtype)
     tensor = triton.InferInput(name, list(array.shape), kind)
     tensor.set_data_from_numpy(array)

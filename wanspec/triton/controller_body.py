@@ -51,14 +51,12 @@ _CANCEL_POLL_S = 0.02
 class Engines(Protocol):
     """Blocking engine calls, from any thread."""
 
-    def verify(
-        self, prefix: NDArray[np.int32], drafts: Sequence[int], log_probs: bool, timeout_ms: float
-    ) -> EngineAnswer:
-        """Verify drafts in one target pass."""
+    def verify(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
+        """Verify the action's drafts after ``prefix`` in one target pass."""
         ...
 
-    def draft(self, prefix: NDArray[np.int32], count: int, timeout_ms: float) -> EngineAnswer:
-        """Draft locally."""
+    def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
+        """Draft locally after ``prefix``, which holds the action's path."""
         ...
 
 
@@ -228,15 +226,11 @@ class ControllerBody:
 
     def _verify(self, action: Verify, prefix: NDArray[np.int32]) -> None:
         timeout = self.controller.config.engine_ms
-        self._answer(
-            action.action,
-            Verified,
-            lambda: self._engines.verify(prefix, action.drafts, action.log_probs, timeout),
-        )
+        self._answer(action.action, Verified, lambda: self._engines.verify(action, prefix, timeout))
 
     def _draft(self, action: Draft, prefix: NDArray[np.int32]) -> None:
         timeout = self.controller.config.engine_ms
-        self._answer(action.action, Drafted, lambda: self._engines.draft(prefix, action.count, timeout))
+        self._answer(action.action, Drafted, lambda: self._engines.draft(action, prefix, timeout))
 
     def _answer(
         self, action: tuple[int, int], kind: type[Verified] | type[Drafted], call: Callable[[], EngineAnswer]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from wanspec.core.events import Request
 from wanspec.errors import InvalidRequestError
+from wanspec.triton.request_options import read_options, read_sampling
+from wanspec.triton.request_tensors import Tensors, number, text, whole
 from wanspec.triton.text import TextCodec
 
 INPUTS = (
@@ -21,6 +23,17 @@ INPUTS = (
     "stream",
     "chat",
     "end_id",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "min_tokens",
+    "stop_words",
+    "bad_words",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
     "policy",
     "policy_parameters",
     "deadline_ms",
@@ -30,7 +43,6 @@ INPUTS = (
 OUTPUTS = ("text_output", "output_ids", "origins", "finish_reason", "summary", "event_log")
 
 DEFAULT_MAX_TOKENS = 128
-MAX_TEXT_BYTES = 4 << 20
 _NO_END = -1
 
 
@@ -53,9 +65,7 @@ class Asked:
     event_log: bool
 
 
-def read_request(
-    tensors: Mapping[str, NDArray[Any]], codec: TextCodec, defaults: Defaults, traceparent: str = ""
-) -> Asked:
+def read_request(tensors: Tensors, codec: TextCodec, defaults: Defaults, traceparent: str = "") -> Asked:
     """Read a request's tensors.
 
     Args:
@@ -69,7 +79,7 @@ def read_request(
     """
     prompt = _prompt(tensors, codec, defaults.context)
     room = defaults.context - len(prompt)
-    max_tokens = _scalar(tensors, "max_tokens", max(1, min(DEFAULT_MAX_TOKENS, room)))
+    max_tokens = whole(tensors, "max_tokens", max(1, min(DEFAULT_MAX_TOKENS, room)))
     policy, parameters = _policy(tensors, defaults)
     request = Request(
         prompt=prompt,
@@ -77,21 +87,23 @@ def read_request(
         end_ids=_end_ids(tensors, codec),
         policy=policy,
         parameters=parameters,
-        record=bool(_scalar(tensors, "return_event_log", 0)),
+        record=bool(whole(tensors, "return_event_log", 0)),
         deadline_ms=_deadline(tensors),
         traceparent=traceparent,
+        sampling=read_sampling(tensors),
+        options=read_options(tensors, codec),
     )
     return Asked(
         request,
-        stream=bool(_scalar(tensors, "stream", 0)),
-        summary=bool(_scalar(tensors, "return_summary", 0)),
+        stream=bool(whole(tensors, "stream", 0)),
+        summary=bool(whole(tensors, "return_summary", 0)),
         event_log=request.record,
     )
 
 
-def _prompt(tensors: Mapping[str, NDArray[Any]], codec: TextCodec, context: int) -> tuple[int, ...]:
-    text, ids = tensors.get("text_input"), tensors.get("input_ids")
-    if (text is None) == (ids is None):
+def _prompt(tensors: Tensors, codec: TextCodec, context: int) -> tuple[int, ...]:
+    given, ids = tensors.get("text_input"), tensors.get("input_ids")
+    if (given is None) == (ids is None):
         raise InvalidRequestError(
             "text_input", "send either text_input or input_ids" + (", not both" if ids is not None else "")
         )
@@ -99,19 +111,19 @@ def _prompt(tensors: Mapping[str, NDArray[Any]], codec: TextCodec, context: int)
         if ids.size == 0:
             raise InvalidRequestError("input_ids", "is empty; at least 1 token is needed")
         return tuple(int(token) for token in ids.reshape(-1))
-    prompt = _text(tensors, "text_input", "")
+    prompt = text(tensors, "text_input", "")
     if not prompt:
         raise InvalidRequestError("text_input", "is empty; at least 1 character is needed")
     # Known without the seconds that splitting a huge text takes.
     if len(prompt) > context * codec.longest_token:
         raise InvalidRequestError("text_input", f"{len(prompt)} characters cannot fit a context of {context} tokens")
-    return tuple(codec.encode(prompt, chat=bool(_scalar(tensors, "chat", 0))))
+    return tuple(codec.encode(prompt, chat=bool(whole(tensors, "chat", 0))))
 
 
-def _policy(tensors: Mapping[str, NDArray[Any]], defaults: Defaults) -> tuple[str, dict[str, float | int | str]]:
-    name = _text(tensors, "policy", defaults.policy)
+def _policy(tensors: Tensors, defaults: Defaults) -> tuple[str, dict[str, float | int | str]]:
+    name = text(tensors, "policy", defaults.policy)
     parameters = dict(defaults.parameters or {}) if name == defaults.policy else {}
-    raw = _text(tensors, "policy_parameters", "")
+    raw = text(tensors, "policy_parameters", "")
     if raw:
         try:
             given = json.loads(raw)
@@ -123,8 +135,8 @@ def _policy(tensors: Mapping[str, NDArray[Any]], defaults: Defaults) -> tuple[st
     return name, parameters
 
 
-def _end_ids(tensors: Mapping[str, NDArray[Any]], codec: TextCodec) -> frozenset[int]:
-    end = _scalar(tensors, "end_id", None)
+def _end_ids(tensors: Tensors, codec: TextCodec) -> frozenset[int]:
+    end = whole(tensors, "end_id", None)
     if end is None:
         return codec.end_ids
     vocabulary = codec.tokenizer.get_vocab_size()
@@ -133,37 +145,11 @@ def _end_ids(tensors: Mapping[str, NDArray[Any]], codec: TextCodec) -> frozenset
     return frozenset() if end == _NO_END else frozenset([end])
 
 
-def _deadline(tensors: Mapping[str, NDArray[Any]]) -> float:
-    tensor = tensors.get("deadline_ms")
-    value = 0.0 if tensor is None else float(_one(tensor, "deadline_ms"))
+def _deadline(tensors: Tensors) -> float:
+    value = number(tensors, "deadline_ms", 0.0)
     if not 0.0 <= value < float("inf"):
         raise InvalidRequestError("deadline_ms", f"{value} is not a time of 0 ms or more")
     return value
-
-
-def _text(tensors: Mapping[str, NDArray[Any]], name: str, default: str) -> str:
-    tensor = tensors.get(name)
-    if tensor is None:
-        return default
-    raw = _one(tensor, name)
-    data = raw if isinstance(raw, bytes) else str(raw).encode()
-    if len(data) > MAX_TEXT_BYTES:
-        raise InvalidRequestError(name, f"{len(data)} bytes, the limit is {MAX_TEXT_BYTES}")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(name, f"is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from None
-
-
-def _scalar(tensors: Mapping[str, NDArray[Any]], name: str, default: Any) -> Any:
-    tensor = tensors.get(name)
-    return default if tensor is None else int(_one(tensor, name))
-
-
-def _one(tensor: NDArray[Any], name: str) -> Any:
-    if tensor.size != 1:
-        raise InvalidRequestError(name, f"{tensor.size} values, exactly 1 is needed")
-    return tensor.reshape(-1)[0]
 
 
 def delta(text: str, tokens: tuple[int, ...], origins: tuple[int, ...]) -> dict[str, NDArray[Any]]:

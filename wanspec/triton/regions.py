@@ -49,6 +49,8 @@ class RegionSettings:
         max_draft_len: most drafts in one verification.
         context: longest sequence in tokens; the target's own limit where None.
         engine_timeout_ms: longest that an engine call may take.
+        sampling: how drafts are verified above temperature 0: ``coupled``, or ``tensorrt_llm`` (``docs/sampling.md``).
+        padded_vocab_size: columns of the target's logits, 0 where there is no padding.
         auth_token_file: holds the token that the controller shows to the worker; empty for none.
         event_log: file that receives the controller's event log; empty for none.
     """
@@ -65,6 +67,8 @@ class RegionSettings:
     max_draft_len: int = 32
     context: int | None = None
     engine_timeout_ms: float = 60_000.0
+    sampling: str = "coupled"
+    padded_vocab_size: int = 0
     auth_token_file: str = ""
     event_log: str = ""
 
@@ -103,6 +107,8 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "policy": settings.policy,
         "policy_parameters": json.dumps(dict(settings.policy_parameters)),
         "engine_timeout_ms": settings.engine_timeout_ms,
+        "sampling": settings.sampling,
+        "padded_vocab_size": settings.padded_vocab_size,
         "engine_threads": 64,
         "event_log": settings.event_log,
         "chat_template": "yes" if chat else "no",

@@ -6,7 +6,7 @@ out on purpose: the controller looks for it itself, so that every verification r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ except ImportError:  # outside Triton's stub; only what runs inside it calls
 _OUTPUTS = ["output_ids", "sequence_length", "first_scheduled_time_ns", "last_token_time_ns"]
 _LOG_PROBS = "output_log_probs"
 _TRUE = np.ones((1, 1), dtype=np.bool_)
-_GREEDY = np.ones((1, 1), dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,13 @@ class EngineAnswer:
 
 
 def verify(
-    model: str, prefix: NDArray[np.int32], drafts: Sequence[int], *, log_probs: bool, timeout_ms: float
+    model: str,
+    prefix: NDArray[np.int32],
+    drafts: Sequence[int],
+    choice: Mapping[str, NDArray[Any]],
+    *,
+    log_probs: bool,
+    timeout_ms: float,
 ) -> EngineAnswer:
     """Verify drafts after a prefix in one target pass. Blocking; from any thread of the stub.
 
@@ -44,6 +49,7 @@ def verify(
         model: name of the model in this server.
         prefix: int32 [n], the committed tokens.
         drafts: k token ids; may be empty.
+        choice: tensors that say how tokens are chosen (:mod:`wanspec.triton.choice_inputs`).
         log_probs: also return the log-probability of each token.
         timeout_ms: longest that the call may wait in Triton's queue; one that runs is not cut off.
 
@@ -53,24 +59,32 @@ def verify(
     Raises:
         EngineError: the engine answered with an error.
     """
-    inputs = {"input_ids": prefix[None], "request_output_len": _int(len(drafts) + 1)}
+    inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(len(drafts) + 1)}
     if drafts:
         inputs["draft_input_ids"] = np.array([drafts], dtype=np.int32)
     return _call(model, inputs, log_probs, timeout_ms)
 
 
-def generate(model: str, prefix: NDArray[np.int32], count: int, *, log_probs: bool, timeout_ms: float) -> EngineAnswer:
-    """Generate ``count`` tokens greedily in one request: a local draft, or target-only decoding by the engine itself.
+def generate(
+    model: str,
+    prefix: NDArray[np.int32],
+    count: int,
+    choice: Mapping[str, NDArray[Any]],
+    *,
+    log_probs: bool,
+    timeout_ms: float,
+) -> EngineAnswer:
+    """Generate ``count`` tokens in one request: a local draft. Arguments as :func:`verify`'s.
 
     Raises:
         EngineError: the engine answered with an error.
     """
-    return _call(model, {"input_ids": prefix[None], "request_output_len": _int(count)}, log_probs, timeout_ms)
+    inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(count)}
+    return _call(model, inputs, log_probs, timeout_ms)
 
 
 def _call(model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_ms: float) -> EngineAnswer:
     inputs["input_lengths"] = _int(inputs["input_ids"].shape[1])
-    inputs["runtime_top_k"] = _GREEDY
     inputs["exclude_input_in_output"] = _TRUE
     inputs["return_perf_metrics"] = _TRUE
     if log_probs:

@@ -55,6 +55,10 @@ class TextCodec:
             raise InvalidRequestError("text_input", "is empty; at least 1 token is needed")
         return ids
 
+    def word(self, word: str) -> tuple[int, ...]:
+        """Turn a stop word or a bad word into token ids, without special tokens."""
+        return tuple(self.tokenizer.encode(word, add_special_tokens=False).ids)
+
     def stream(self, prompt: Sequence[int]) -> TextStream:
         """Begin to decode an answer that follows a prompt."""
         return TextStream(self.tokenizer, prompt)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wanspec.core.config import ControllerConfig, Fingerprint
-from wanspec.core.events import Finished
+from wanspec.core.config import ControllerConfig, Fingerprint, SamplingMode
+from wanspec.core.events import Draft, Finished, Verify
 from wanspec.core.policies import make_policy
 from wanspec.core.tree import Origin
 from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
@@ -24,9 +24,11 @@ from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.triton import tensorrt_llm
 from wanspec.triton.auth import read_token
+from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.endpoint import INPUTS, Asked, Defaults, closing, delta, read_request
 from wanspec.triton.parameters import Parameters
+from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.text import TextCodec
 
@@ -63,9 +65,15 @@ class TritonPythonModel:
             max_draft=parameters.whole("max_draft_len", 32),
             local_draft=bool(parameters.text("draft_model", "")),
             engine_ms=parameters.number("engine_timeout_ms", 60_000.0, minimum=1.0),
+            sampling=_sampling_mode(parameters),
         )
         self._defaults = _defaults(parameters, config.context)
-        engines = _BlsEngines(parameters.text("target_model", "target"), parameters.text("draft_model", ""))
+        engines = _BlsEngines(
+            parameters.text("target_model", "target"),
+            parameters.text("draft_model", ""),
+            parameters.whole("padded_vocab_size", 0) or mine.vocab_size,
+            config.sampling,
+        )
         log = parameters.text("event_log", "")
         self._body = ControllerBody(
             config,
@@ -82,6 +90,7 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             try:
+                refuse_options(_parameters(request))
                 asked = read_request(_tensors(request), self._codec, self._defaults, _traceparent(request))
                 self._body.check(asked.request)
                 self._body.submit(asked.request, _Answer(sender, asked, self._codec))
@@ -99,17 +108,27 @@ class TritonPythonModel:
 class _BlsEngines:
     """Engine calls to the models of this server."""
 
-    def __init__(self, target: str, draft: str) -> None:
+    def __init__(self, target: str, draft: str, vocab_size: int, sampling: SamplingMode) -> None:
         self._target = target
         self._draft = draft
+        self._vocab_size = vocab_size
+        self._sampling = sampling
 
-    def verify(
-        self, prefix: NDArray[np.int32], drafts: Sequence[int], log_probs: bool, timeout_ms: float
-    ) -> tensorrt_llm.EngineAnswer:
-        return tensorrt_llm.verify(self._target, prefix, drafts, log_probs=log_probs, timeout_ms=timeout_ms)
+    def verify(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
+        choice = self._choice(action)
+        if self._sampling is SamplingMode.TENSORRT_LLM:
+            choice |= one_hot_inputs(action.sampling, action.drafts, len(prefix), self._vocab_size)
+        return tensorrt_llm.verify(
+            self._target, prefix, action.drafts, choice, log_probs=action.log_probs, timeout_ms=timeout_ms
+        )
 
-    def draft(self, prefix: NDArray[np.int32], count: int, timeout_ms: float) -> tensorrt_llm.EngineAnswer:
-        return tensorrt_llm.generate(self._draft, prefix, count, log_probs=True, timeout_ms=timeout_ms)
+    def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
+        return tensorrt_llm.generate(
+            self._draft, prefix, action.count, self._choice(action), log_probs=True, timeout_ms=timeout_ms
+        )
+
+    def _choice(self, action: Verify | Draft) -> dict[str, NDArray[Any]]:
+        return sampling_inputs(action.sampling) | option_inputs(action.options, self._vocab_size)
 
 
 class _Answer:
@@ -156,6 +175,15 @@ def _urls(parameters: Parameters) -> list[str]:
     return [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
 
 
+def _sampling_mode(parameters: Parameters) -> SamplingMode:
+    name = parameters.text("sampling", SamplingMode.COUPLED.value)
+    try:
+        return SamplingMode(name)
+    except ValueError:
+        known = ", ".join(mode.value for mode in SamplingMode)
+        raise ConfigError("wanspec: parameters.sampling", f"{name!r} is not one of {known}") from None
+
+
 def _defaults(parameters: Parameters, context: int) -> Defaults:
     raw = parameters.text("policy_parameters", "{}")
     try:
@@ -170,6 +198,11 @@ def _defaults(parameters: Parameters, context: int) -> Defaults:
 def _tensors(request: Any) -> dict[str, NDArray[Any]]:
     found = ((name, pb_utils.get_input_tensor_by_name(request, name)) for name in INPUTS)
     return {name: tensor.as_numpy() for name, tensor in found if tensor is not None}
+
+
+def _parameters(request: Any) -> dict[str, Any]:
+    given = request.parameters()
+    return dict(json.loads(given)) if given else {}
 
 
 def _traceparent(request: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from wanspec.core.policies import POLICIES
 from wanspec.core.rounds import Tally
 from wanspec.triton import endpoint
+from wanspec.triton.request_tensors import MAX_TEXT_BYTES
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "endpoint.md").read_text()
@@ -43,10 +44,19 @@ def test_the_code_has_the_same_inputs_and_outputs():
 
 def test_limits_and_defaults():
     assert str(endpoint.DEFAULT_MAX_TOKENS) in documented("Inputs")["max_tokens"][3]
-    assert f"{endpoint.MAX_TEXT_BYTES >> 20} MiB" in documented("Inputs")["text_input"][-2]
+    assert f"{MAX_TEXT_BYTES >> 20} MiB" in documented("Inputs")["text_input"][-2]
     assert re.findall(r"`(\w+)`", DOCS.split("How to decode:")[1].split("|")[0]) == list(POLICIES)
 
 
 def test_the_summary_has_every_field():
-    of_sequence = ["policy", "finish_reason", "prompt_tokens", "output_tokens", "latency_ms", "ttft_ms", "rtt_ms"]
+    of_sequence = [
+        "policy",
+        "finish_reason",
+        "prompt_tokens",
+        "output_tokens",
+        "latency_ms",
+        "ttft_ms",
+        "rtt_ms",
+        "seed",
+    ]
     assert list(documented("The summary")) == [*of_sequence, *Tally().as_dict()]

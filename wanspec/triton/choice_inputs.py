@@ -1,0 +1,89 @@
+"""How the target (or the local draft) is to choose, as tensors of the contract. Free of Triton: numpy in, numpy out.
+
+Temperature 0 and no options give exactly the inputs that greedy decoding always had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanspec.core.options import GenerationOptions, Words
+from wanspec.core.sampling import Sampling, round_seed
+
+Tensors = dict[str, NDArray[Any]]
+
+_GREEDY = np.ones((1, 1), dtype=np.int32)
+_NOT_DRAFTED = np.float32(-1e4)
+"""As a logit: a probability of 0."""
+
+
+def sampling_inputs(sampling: Sampling) -> Tensors:
+    """Temperature, top-k, top-p and seed. The same in every round: our engines' noise depends on the position."""
+    if sampling.greedy:
+        return {"runtime_top_k": _GREEDY}
+    tensors: Tensors = {
+        "temperature": _float(sampling.temperature),
+        # Always there: with neither top-k nor top-p the contract's default is greedy.
+        "runtime_top_p": _float(sampling.top_p),
+        "seed": np.array([[sampling.seed]], dtype=np.uint64),
+    }
+    if sampling.top_k > 0:
+        tensors["runtime_top_k"] = np.array([[sampling.top_k]], dtype=np.int32)
+    return tensors
+
+
+def one_hot_inputs(sampling: Sampling, drafts: Sequence[int], length: int, vocab_size: int) -> Tensors:
+    """What TensorRT-LLM needs above temperature 0, to keep the target's law (TENSORRT_LLM.md section 2).
+
+    The drafts' distribution: each was certain. And a seed of its own for the round: its random numbers depend on the
+    order of the draws, so that one seed for all rounds would draw the same numbers again.
+
+    Args:
+        sampling: of the request; nothing where it is greedy.
+        drafts: k token ids; may be empty.
+        length: tokens of the prefix.
+        vocab_size: columns of the logits, padding included.
+    """
+    if sampling.greedy:
+        return {}
+    tensors: Tensors = {"seed": np.array([[round_seed(sampling.seed, length)]], dtype=np.uint64)}
+    if drafts:
+        logits = np.full((1, len(drafts), vocab_size), _NOT_DRAFTED, dtype=np.float32)
+        logits[0, np.arange(len(drafts)), list(drafts)] = 0.0
+        tensors["draft_logits"] = logits
+    return tensors
+
+
+def option_inputs(options: GenerationOptions, vocab_size: int) -> Tensors:
+    """Bad words, penalties and bias; nothing for what is not asked for. ``vocab_size``: length of the bias."""
+    tensors: Tensors = {}
+    if options.bad_words:
+        tensors["bad_words_list"] = word_list(options.bad_words)
+    if options.repetition_penalty != 1.0:
+        tensors["repetition_penalty"] = _float(options.repetition_penalty)
+    if options.presence_penalty != 0.0:
+        tensors["presence_penalty"] = _float(options.presence_penalty)
+    if options.frequency_penalty != 0.0:
+        tensors["frequency_penalty"] = _float(options.frequency_penalty)
+    if options.logit_bias:
+        bias = np.zeros((1, vocab_size), dtype=np.float32)
+        for token, value in options.logit_bias:
+            bias[0, token] = value
+        tensors["embedding_bias"] = bias
+    return tensors
+
+
+def word_list(words: Words) -> NDArray[np.int32]:
+    """Token sequences as int32 [1, 2, n]: all tokens in a row, and where each sequence ends, padded with -1."""
+    tokens = [token for word in words for token in word]
+    ends = list(accumulate(map(len, words)))
+    return np.array([[tokens, ends + [-1] * (len(tokens) - len(ends))]], dtype=np.int32)
+
+
+def _float(value: float) -> NDArray[np.float32]:
+    return np.array([[value]], dtype=np.float32)
