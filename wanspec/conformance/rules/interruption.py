@@ -14,11 +14,11 @@ from wanspec.conformance.server import CannotAskError, RefusedError, Running
 from wanspec.conformance.subject import Subject
 
 SECTION = "TENSORRT_LLM.md section 1, C++ backend"
-LONG = 1024
+LONG = 2048
 """Most tokens of a request that is to be interrupted."""
-ENOUGH_S = 1.5
+ENOUGH_S = 2.0
 """What such a request should take."""
-PACE_TOKENS = 16
+FIRST_TRY = 128
 SHARE = 0.1
 """When to interrupt, as a part of the time that the whole request takes."""
 CANCELLATION_S = 0.25
@@ -32,13 +32,15 @@ def _whole(subject: Subject) -> tuple[int, float]:
     Raises:
         RuleSkippedError: it is over too soon to be interrupted.
     """
-    started = time.monotonic()
-    subject.text(subject.reference.prompt, PACE_TOKENS)
-    token_s = (time.monotonic() - started) / PACE_TOKENS
-    count = max(PACE_TOKENS, min(LONG, round(ENOUGH_S / token_s)))
-    started = time.monotonic()
-    tokens = len(subject.text(subject.prompt(LONG_PROMPT), count))
-    seconds = time.monotonic() - started
+    count, tokens, seconds = FIRST_TRY, FIRST_TRY, 0.0
+    # A try that was slow by chance asks for too few tokens: so one more; the context ends it too.
+    for _ in range(3):
+        started = time.monotonic()
+        tokens = len(subject.text(subject.prompt(LONG_PROMPT), count))
+        seconds = time.monotonic() - started
+        if seconds >= 0.7 * ENOUGH_S or tokens < count or count == LONG:
+            break
+        count = min(LONG, round(count * ENOUGH_S / seconds))
     if seconds < 3 * CANCELLATION_S:
         raise RuleSkippedError(f"{tokens} tokens take {seconds:.2f} s: too fast to be interrupted for sure")
     return tokens, seconds
@@ -49,7 +51,7 @@ def _whole(subject: Subject) -> tuple[int, float]:
     "A request with stop and the same request id ends a running one early.",
     section=SECTION,
     why="the controller stops drafts that are of no more use",
-    how="stops a request of about 1.5 s (1,024 tokens at most) after a tenth of its time",
+    how="stops a request of about 2 s (2,048 tokens at most) after a tenth of its time",
 )
 def stop(subject: Subject) -> None:
     """Stop by request id."""
@@ -83,7 +85,7 @@ def _end_of(result: object) -> int:
     "A request whose client cancels it ends, and what it had computed can be reused.",
     section=SECTION + "; section 2, KV reuse",
     why="abandoned requests would keep the GPU busy",
-    how="cancels a request of about 1.5 s (1,024 tokens at most) after a tenth of its time, and asks soon after "
+    how="cancels a request of about 2 s (2,048 tokens at most) after a tenth of its time, and asks soon after "
     "for its prompt: KV blocks are reusable only after a request has ended",
 )
 def cancel(subject: Subject) -> None:
@@ -111,7 +113,8 @@ def cancel(subject: Subject) -> None:
             require("the cancelled request", error.code == "CANCELLED", "CANCELLED", error)
     time.sleep(CANCELLATION_S)
     reused = measured(subject, prompt, 1, (name,)).scalar(name)
-    require(f"{name} of its prompt soon after", reused > 0, "more than 0", reused)
+    # One block may match in part, by chance, what another prompt has left.
+    require(f"{name} of its prompt soon after", reused > 1, "more than 1", reused)
 
 
 RULES = (stop, cancel)
