@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from wanspec.cli import cli
+from wanspec.cli.group import cli
 from wanspec.conformance import RULES, ModelInfo, Options, Report, Subject, run, select
 from wanspec.conformance.rule import Rule, RuleFailedError, RuleSkippedError
 from wanspec.conformance.run import FAIL, PASS, SKIP, describe
