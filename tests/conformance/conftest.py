@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("conformance")
     tiny = {"model_dir": str(save_tiny_llama(folder / "tiny")), "max_draft_len": 4, "decoupled": "true"}
     target = {"pace_ms": 0, "model_dir": str(resolve("small-target")), "max_draft_len": 8, "decoupled": "false"}
-    draft = {"model_dir": str(resolve("small-draft")), "max_draft_len": 0, "decoupled": "true"}
+    draft = {"pace_ms": 2, "model_dir": str(resolve("small-draft")), "max_draft_len": 0, "decoupled": "true"}
     values = {"target": SETTINGS | target, "draft": SETTINGS | draft, "faulty": SETTINGS | tiny}
     repository = ModelRepository(templates(folder / "templates"), values)
     # Each load and each probe holds an HTTP thread: three models need more than a small machine has by default.

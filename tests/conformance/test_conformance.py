@@ -26,14 +26,14 @@ FAULTS = {
     "decimal log-probabilities": {"logits.log_probs_of_model", "streaming.log_probs"},
     "2% biased sampler": {"law.plain"},
     "counts all drafts as accepted": {"drafts.metrics"},
-    "reuse never grows": {"performance.reuse", "interruption.cancel"},
+    "reuse never grows": {"performance.reuse"},
     "sequence_length one too large": {"contract.shapes", "contract.exclude_input"},
     "mixes rows of a batch": {"batching.rows"},
     "ignores stop": {"interruption.stop"},
     "ignores cancellation": {"interruption.cancel"},
     "streams the prompt again": {"streaming.tokens", "streaming.log_probs"},
 }
-"""By fault, the rules that fail."""
+"""By fault, the rules that fail, of those that are checked: all but ``SLOW`` ones that are not named here."""
 
 
 def endpoint(server, protocol: str) -> str:
@@ -71,11 +71,14 @@ def check(server, fault: str, rules) -> set[str]:
 
 
 def test_without_a_fault_the_model_with_faults_passes(server) -> None:
-    assert check(server, "", [rule for rule in RULES if rule.name not in SLOW[:2]]) == set()
+    assert check(server, "", [rule for rule in RULES if rule.name not in SLOW]) == set()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_named(server, fault: str) -> None:
     expected = FAULTS[fault]
-    rules = [rule for rule in RULES if rule.name in expected or rule.name not in SLOW]
+    others = [rule.name for rule in RULES if rule.name not in SLOW]
+    if expected <= set(SLOW):
+        others = [name for name in others if name.startswith(("contract.", "drafts."))]
+    rules = [rule for rule in RULES if rule.name in {*expected, *others}]
     assert check(server, fault, rules) == expected
