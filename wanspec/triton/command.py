@@ -53,6 +53,8 @@ def server_command(
         f"--grpc-port={ports.grpc}",
         f"--http-address={HOST}",
         f"--http-port={ports.http}",
+        # Loading a model holds a thread until it is loaded; probes of readiness need one then.
+        "--http-thread-count=16",
         f"--metrics-address={HOST}",
         f"--metrics-port={ports.metrics}",
         "--allow-gpu-metrics=false",
