@@ -25,7 +25,7 @@ from wanspec.engines.kv_cache import KVBuffer
 from wanspec.engines.segments import append_segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.errors import InvalidRequestError, ServerError
-from wanspec.triton.choice_inputs import word_list
+from wanspec.triton.choice_inputs import word_lists
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings
@@ -283,7 +283,7 @@ def test_bad_words_over_rounds(small: Deployment, client: WanspecClient, codec: 
     plain = native(small, ids, 40)
     words = [codec.decode(plain[i : i + 2]) for i in (3, 9, 17, 30)] + [codec.decode(plain[12:13])]
     tokens = tuple(tuple(codec.encode(word, add_special_tokens=False).ids) for word in words)
-    expected = native(small, ids, 40, bad_words_list=word_list(tokens))
+    expected = native(small, ids, 40, bad_words_list=word_lists([tokens]))
     assert expected != plain
     answer = client.ask(ids, max_tokens=40, end_id=-1, policy=policy, bad_words=words).result()
     assert answer.tokens == expected
@@ -300,7 +300,7 @@ def test_stop_words_that_span_rounds(small: Deployment, client: WanspecClient, c
         if codec.encode(text, add_special_tokens=False).ids == plain[start : start + 3]
     )
     tokens = tuple(codec.encode(word, add_special_tokens=False).ids)
-    expected = native(small, ids, 40, stop_words_list=word_list((tokens,)))
+    expected = native(small, ids, 40, stop_words_list=word_lists([(tokens,)]))
     assert tuple(expected[-3:]) == tokens
     answer = client.ask(ids, max_tokens=40, end_id=-1, policy=policy, stop_words=["never so said", word]).result()
     assert (answer.tokens, answer.finish_reason) == (expected, "stop")
