@@ -254,6 +254,8 @@ def _words(tensors: Mapping[str, Tensor], name: str) -> Words:
         raise InvalidRequestError(name, f"has shape {list(tensor.shape)}: must be [1, 2, n]")
     tokens, ends = tensor[0].tolist()
     ends = [end for end in ends if end >= 0]
+    if not ends:
+        return ()
     starts = [0, *ends[:-1]]
     if any(not start < end <= len(tokens) for start, end in zip(starts, ends, strict=True)):
         # A list of words that is there but empty is written as zeros by some clients.
