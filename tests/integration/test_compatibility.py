@@ -213,6 +213,8 @@ def test_a_client_side_loop_ends_where_the_target_ends(servers: Servers, tokeniz
     spoken = speculate(servers.target, servers.draft, PROMPT, COUNT, 4, END_ID=end, PAD_ID=end)
     assert spoken.ids == free.ids[:cut]
     assert spoken.text == ensemble(servers, PROMPT, COUNT, end_id=one(end, np.int32))
+    first = {"end_id": one(free.ids[len(free.prompt)], np.int32), "exclude_input_in_output": one(True, bool)}
+    assert ensemble(servers, PROMPT, COUNT, **first) == ""
     word = tokenizer.decode([end])
     spoken = speculate(servers.target, servers.draft, PROMPT, COUNT, 4, STOP_WORDS_DICT=[word])
     assert spoken.ids == free.ids[: cut + 1]

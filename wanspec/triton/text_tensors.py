@@ -139,7 +139,7 @@ class Postprocessor:
             raise InvalidRequestError(
                 "SEQUENCE_LENGTH", f"is {lengths.ravel().tolist()}: TOKENS_BATCH holds {most} tokens for each"
             )
-        rows = zip(tokens.reshape(-1, most), lengths.ravel(), strict=True)
+        rows = zip(tokens.reshape(lengths.size, most), lengths.ravel(), strict=True)
         return {"OUTPUT": np.array([self._text(row[:length]) for row, length in rows], dtype=np.object_)}
 
     def _text(self, tokens: NDArray[np.int32]) -> bytes:

@@ -136,6 +136,12 @@ def test_bad_tokens_are_refused(tokens: list, lengths: list, message: str) -> No
         POST.outputs({"TOKENS_BATCH": np.array(tokens, np.int32), "SEQUENCE_LENGTH": np.array(lengths, np.int32)})
 
 
+def test_an_answer_of_no_tokens_is_an_empty_text() -> None:
+    tokens = np.zeros((2, 1, 0), np.int32)
+    out = POST.outputs({"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": np.zeros((2, 1), np.int32)})
+    assert out["OUTPUT"].tolist() == [b"", b""]
+
+
 def test_special_tokens_are_left_out_of_text() -> None:
     tokens = np.array([[[0, *TOKENIZER.encode("a b").ids, 0]]], np.int32)
     lengths = np.array([[tokens.shape[2]]], np.int32)
