@@ -1,7 +1,7 @@
 """The compatibility profile on real servers, asked as NVIDIA's example clients ask. Float64: equality is strict.
 
-``target`` and ``draft`` are the two regions' servers; ``streaming`` is the target's with decoupled models, and holds
-the endpoint ``wanspec`` too, whose engine has the profile's name there.
+``target`` and ``draft`` are the two regions' servers; ``streaming`` is the target's with decoupled models and the zero
+engine, and holds the endpoint ``wanspec`` too.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from tests.integration.nvidia_clients import (
     text_inputs,
 )
 from wanspec.triton.client import WanspecClient
-from wanspec.triton.regions import RegionSettings, controller_repository, worker_repository
+from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
 from wanspec.triton.server import TritonServer
 
 PROMPT = "The history of the city begins with"
 PROMPTS = (PROMPT, "It was the best of times", "Whales are seldom seen in")
 CHAIN = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
-COUNT = 24
+COUNT = 16
 
 
 @dataclass
@@ -51,15 +51,16 @@ class Servers:
     streaming: grpcclient.InferenceServerClient
     http: str
     endpoint: str
+    streaming_endpoint: str
 
 
 @pytest.fixture(scope="module")
 def servers(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     logs = tmp_path_factory.mktemp("compatibility")
     unary = replace(small_regions, compat=True, local_draft_model=False)
-    decoupled = replace(unary, decoupled=True)
+    decoupled = replace(unary, decoupled=True, target=EngineSettings(engine="zero", pace_ms=2.0))
     shapes = {
-        "target": (controller_repository(unary, ""), [CHAIN[:3], CHAIN[3:]]),
+        "target": (controller_repository(unary, ""), [CHAIN[:3], (*CHAIN[3:], "wanspec")]),
         "draft": (worker_repository(unary), [("tensorrt_llm", "preprocessing")]),
         "streaming": (controller_repository(decoupled, ""), [CHAIN[:3], (*CHAIN[3:], "wanspec")]),
     }
@@ -74,8 +75,13 @@ def servers(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFact
             name: stack.enter_context(grpcclient.InferenceServerClient(server.grpc_endpoint))
             for name, server in started.items()
         }
-        http, endpoint = started["target"].http_endpoint, started["streaming"].grpc_endpoint
-        yield Servers(**clients, http=http, endpoint=endpoint)
+        target = started["target"]
+        yield Servers(
+            **clients,
+            http=target.http_endpoint,
+            endpoint=target.grpc_endpoint,
+            streaming_endpoint=started["streaming"].grpc_endpoint,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -258,24 +264,26 @@ def test_bad_tokens_are_refused(servers: Servers) -> None:
         servers.draft.infer("tensorrt_llm", asked, client_timeout=TIMEOUT_S)
 
 
+def streamed(servers: Servers, prompts: list[str], count: int, *outputs: str, **more: np.ndarray) -> list:
+    return ask(servers.streaming, "ensemble", text_inputs(prompts, count, **more), "text_output", *outputs)
+
+
 def test_streaming(servers: Servers, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(PROMPT).ids
-    whole = raw(servers, ids, 8).as_numpy("output_ids")[0][0].tolist()
+    (whole,) = ask(servers.streaming, "tensorrt_llm", raw_inputs(ids, 8), request_id="1")
+    new = whole.as_numpy("output_ids")[0][0].tolist()[len(ids) :]
     parts = ask(servers.streaming, "tensorrt_llm", raw_inputs(ids, 8, streaming=True), request_id="1")
-    pieces = [part.as_numpy("output_ids")[0][0].tolist() for part in parts]
-    assert pieces == [[token] for token in whole[len(ids) :]]
-    texts = ask(servers.streaming, "ensemble", text_inputs([PROMPT], 8, stream=True), "text_output")
-    assert PROMPT + "".join(text.as_numpy("text_output")[0].decode() for text in texts) == tokenizer.decode(whole)
-    assert len(texts) == 8
+    assert [part.as_numpy("output_ids")[0][0].tolist() for part in parts] == [[token] for token in new]
+    texts = [text.as_numpy("text_output")[0].decode() for text in streamed(servers, [PROMPT], 8, stream=True)]
+    assert texts == [tokenizer.decode([token]) for token in new]
 
 
 def test_several_prompts_in_one_request(servers: Servers) -> None:
-    asked = text_inputs(list(PROMPTS), 8, stop_words=np.array([["x", "y"], ["zz", ""], ["", ""]], object))
-    found = ask(servers.streaming, "ensemble", asked, "text_output", "batch_index")
-    texts = {r.as_numpy("batch_index")[0][0]: r.as_numpy("text_output")[0].decode() for r in found}
-    assert texts == {index: ensemble(servers, prompt, 8) for index, prompt in enumerate(PROMPTS)}
-    asked = text_inputs([PROMPT], 4, num_return_sequences=one(2, np.int32))
-    found = ask(servers.streaming, "ensemble", asked, "text_output", "sequence_index")
+    found = streamed(servers, list(PROMPTS), 8, "batch_index", stop_words=strings("", ""))
+    texts = {r.as_numpy("batch_index")[0][0]: r.as_numpy("text_output")[0] for r in found}
+    alone = [streamed(servers, [prompt], 8)[0].as_numpy("text_output")[0] for prompt in PROMPTS]
+    assert texts == dict(enumerate(alone))
+    found = streamed(servers, [PROMPT], 4, "sequence_index", num_return_sequences=one(2, np.int32))
     assert sorted(result.as_numpy("sequence_index").item() for result in found) == [0, 1]
 
 
@@ -295,11 +303,15 @@ def test_a_stop_request(servers: Servers) -> None:
 def test_decoupled_models_take_streams_only_and_the_endpoint_calls_them(servers: Servers) -> None:
     with pytest.raises(InferenceServerException, match="decoupled"):
         servers.streaming.infer("tensorrt_llm", raw_inputs([5, 6], 2), client_timeout=TIMEOUT_S)
+    (whole,) = streamed(servers, [PROMPT], 8)
+    answer = WanspecClient(servers.streaming_endpoint, timeout_s=TIMEOUT_S).ask(PROMPT, max_tokens=8).result()
+    assert PROMPT + answer.text == whole.as_numpy("text_output")[0].decode()
+
+
+def test_the_endpoint_samples_as_the_engine_does(servers: Servers) -> None:
     answer = WanspecClient(servers.endpoint, timeout_s=TIMEOUT_S).ask(PROMPT, max_tokens=8, temperature=0.8, seed=3)
-    expected = ensemble(
-        servers, PROMPT, 8, temperature=one(0.8, np.float32), top_p=one(1, np.float32), seed=one(3, np.uint64)
-    )
-    assert PROMPT + answer.result().text == expected
+    options = {"temperature": one(0.8, np.float32), "top_p": one(1, np.float32), "seed": one(3, np.uint64)}
+    assert PROMPT + answer.result().text == ensemble(servers, PROMPT, 8, **options)
 
 
 def test_over_http_errors_are_bad_requests(servers: Servers) -> None:
