@@ -54,8 +54,12 @@ from wanspec.triton.regions import RegionSettings
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
 @click.option("--context", type=click.IntRange(2), help="Longest sequence in tokens; default: the target's own.")
-@click.option("--compat", is_flag=True, help="Serve NVIDIA's example clients too: tensorrt_llm, ensemble and more.")
-@click.option("--decoupled", is_flag=True, help="With --compat: tensorrt_llm and ensemble stream, and only that.")
+@click.option(
+    "--compat", is_flag=True, help="Also serve tensorrt_llm, ensemble and more, for NVIDIA's example clients."
+)
+@click.option(
+    "--decoupled", is_flag=True, help="With --compat: tensorrt_llm and ensemble can stream, and refuse unary calls."
+)
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Default: 8001 if free.")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="Default: 8000 if free.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Default: 8002 if free.")

@@ -10,14 +10,21 @@ from wanspec.triton.repository import Value, region_folder
 TARGET, DRAFT = "tensorrt_llm", "tensorrt_llm_draft"
 PREPROCESSING, POSTPROCESSING, ENSEMBLE = "preprocessing", "postprocessing", "ensemble"
 
-_ENGINES = {TARGET: "target", DRAFT: "draft"}
+_TEMPLATES = {
+    TARGET: ("controller", "target"),
+    DRAFT: ("controller", "draft"),
+    **{name: ("compat", name) for name in (PREPROCESSING, POSTPROCESSING, ENSEMBLE)},
+}
 
 
 def templates(models: Iterable[str]) -> dict[str, Path]:
-    """The folders that those of ``models`` are made from which belong to the profile."""
-    own = {name: region_folder("compat") / name for name in (PREPROCESSING, POSTPROCESSING, ENSEMBLE)}
-    engines = {name: region_folder("controller") / folder for name, folder in _ENGINES.items()}
-    return {name: folder for name, folder in (own | engines).items() if name in models}
+    """Folders in ``model_repo``, by name, of those models that belong to the profile.
+
+    Raises:
+        ConfigError: ``model_repo`` has no folder of the profile.
+    """
+    found = {name: _TEMPLATES[name] for name in models if name in _TEMPLATES}
+    return {name: region_folder(region) / folder for name, (region, folder) in found.items()}
 
 
 def preprocessing(folder: Path, vocab_size: Value, max_batch_size: int) -> dict[str, Value]:
