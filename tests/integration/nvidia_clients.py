@@ -6,13 +6,15 @@ of e2e_grpc_speculative_decoding_client.py: what they always send, and how they 
 
 from __future__ import annotations
 
+import json
 import queue
+import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpcclient
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 Client = grpcclient.InferenceServerClient
 TIMEOUT_S = 30
@@ -89,6 +91,29 @@ def ask(client: Client, model: str, inputs: list, *outputs: str, request_id: str
     return found
 
 
+def raw(client: Client, ids: list[int], count: int, **more: np.ndarray) -> grpcclient.InferResult:
+    """As the client asks without --streaming: every output, by a call with a parameter of its own."""
+    answers: queue.Queue = queue.Queue()
+    client.async_infer(
+        "tensorrt_llm",
+        raw_inputs(ids, count, **more),
+        request_id="1",
+        callback=lambda result, error: answers.put(error or result),
+        parameters={"Streaming": False},
+    )
+    result = answers.get(timeout=TIMEOUT_S)
+    if isinstance(result, InferenceServerException):
+        raise result
+    return result
+
+
+def generate(endpoint: str, body: dict) -> dict:
+    """``ensemble`` over HTTP."""
+    request = urllib.request.Request(f"http://{endpoint}/v2/models/ensemble/generate", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        return json.loads(answer.read())
+
+
 @dataclass
 class Spoken:
     """What a client-side loop made of its rounds."""
@@ -121,7 +146,7 @@ def speculate(target: Client, draft: Client, prompt: str, count: int, k: int, **
         "pad_id": one(first.as_numpy("OUT_PAD_ID")[0][0], np.int32),
     }
 
-    def generate(client: Client, length: int, **more: np.ndarray) -> np.ndarray:
+    def step(client: Client, length: int, **more: np.ndarray) -> np.ndarray:
         lengths = {"input_lengths": one(len(prefix), np.int32), "request_output_len": one(length, np.int32)}
         inputs = tensors({"input_ids": prefix[None], **lengths, **fixed, **more})
         result = client.infer("tensorrt_llm", inputs, request_id="1", client_timeout=TIMEOUT_S)
@@ -135,10 +160,10 @@ def speculate(target: Client, draft: Client, prompt: str, count: int, k: int, **
         left = min(k, most - len(prefix) - 1)
         drafts: dict[str, np.ndarray] = {}
         if left > 0:
-            drafted = generate(draft, left)
+            drafted = step(draft, left)
             drafts = {"draft_input_ids": drafted[None, len(prefix) :].astype(np.int32)}
         length = drafts["draft_input_ids"].shape[1] + 1 if drafts else 1
-        answer = generate(target, length, **drafts)
+        answer = step(target, length, **drafts)
         spoken.rounds += 1
         spoken.accepted += max(0, len(answer) - len(prefix) - 1)
         before, prefix = prefix, answer

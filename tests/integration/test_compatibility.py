@@ -6,11 +6,9 @@ engine, and holds the endpoint ``wanspec`` too.
 
 from __future__ import annotations
 
-import json
 import queue
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,8 +23,10 @@ from tritonclient.utils import InferenceServerException
 from tests.integration.nvidia_clients import (
     TIMEOUT_S,
     ask,
+    generate,
     one,
     preprocess,
+    raw,
     raw_inputs,
     speculate,
     stop_inputs,
@@ -51,7 +51,7 @@ class Servers:
     streaming: grpcclient.InferenceServerClient
     http: str
     endpoint: str
-    streaming_endpoint: str
+    other: str  # gRPC of ``streaming``, as ``endpoint`` is of ``target``
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +71,11 @@ def servers(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFact
         for name, (repository, stages) in shapes.items():
             started[name] = TritonServer(repository, name=name, stages=stages, log_dir=logs).start()
         list(pool.map(lambda server: server.wait_ready(150), started.values()))
-        clients = {
-            name: stack.enter_context(grpcclient.InferenceServerClient(server.grpc_endpoint))
-            for name, server in started.items()
-        }
-        target = started["target"]
+        connect = grpcclient.InferenceServerClient
+        clients = {name: stack.enter_context(connect(server.grpc_endpoint)) for name, server in started.items()}
+        target, streaming = started["target"], started["streaming"]
         yield Servers(
-            **clients,
-            http=target.http_endpoint,
-            endpoint=target.grpc_endpoint,
-            streaming_endpoint=started["streaming"].grpc_endpoint,
+            **clients, http=target.http_endpoint, endpoint=target.grpc_endpoint, other=streaming.grpc_endpoint
         )
 
 
@@ -94,32 +89,12 @@ def ensemble(servers: Servers, prompt: str, count: int, **more: np.ndarray) -> s
     return result.as_numpy("text_output")[0].decode("utf-8")
 
 
-def raw(servers: Servers, ids: list[int], count: int, **more: np.ndarray) -> grpcclient.InferResult:
-    """As the client asks without --streaming: every output, by a call with a parameter of its own."""
-    answers: queue.Queue = queue.Queue()
-    servers.target.async_infer(
-        "tensorrt_llm",
-        raw_inputs(ids, count, **more),
-        request_id="1",
-        callback=lambda result, error: answers.put(error or result),
-        parameters={"Streaming": False},
-    )
-    result = answers.get(timeout=TIMEOUT_S)
-    if isinstance(result, InferenceServerException):
-        raise result
-    return result
-
-
-def http(servers: Servers, body: dict) -> dict:
-    url = f"http://{servers.http}/v2/models/ensemble/generate"
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=TIMEOUT_S) as answer:
-        return json.loads(answer.read())
-
-
 def test_raw_tensors_with_input_and_without(servers: Servers, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(PROMPT).ids
     counted = {"return_num_input_tokens": one(True, bool), "return_num_output_tokens": one(True, bool)}
-    result = raw(servers, ids, COUNT, return_perf_metrics=one(True, bool), return_log_probs=one(True, bool), **counted)
+    result = raw(
+        servers.target, ids, COUNT, return_perf_metrics=one(True, bool), return_log_probs=one(True, bool), **counted
+    )
     whole = result.as_numpy("output_ids")[0][0].tolist()
     assert whole[: len(ids)] == ids
     assert result.as_numpy("sequence_length")[0][0] == len(whole) == len(ids) + COUNT
@@ -127,11 +102,11 @@ def test_raw_tensors_with_input_and_without(servers: Servers, tokenizer: Tokeniz
     assert result.as_numpy("num_output_tokens").tolist() == [[COUNT]]
     assert result.as_numpy("output_log_probs")[0].shape == (1, COUNT)
     assert result.as_numpy("total_draft_tokens").tolist() == [[0]]
-    excluded = raw(servers, ids, COUNT, exclude_input_in_output=one(True, bool))
+    excluded = raw(servers.target, ids, COUNT, exclude_input_in_output=one(True, bool))
     assert excluded.as_numpy("output_ids")[0][0].tolist() == whole[len(ids) :]
     assert tokenizer.decode(whole) == ensemble(servers, PROMPT, COUNT)
     drafts = np.array([whole[len(ids) : len(ids) + 3]], dtype=np.int32)
-    verified = raw(servers, ids, 4, draft_input_ids=drafts, return_perf_metrics=one(True, bool))
+    verified = raw(servers.target, ids, 4, draft_input_ids=drafts, return_perf_metrics=one(True, bool))
     assert verified.as_numpy("output_ids")[0][0].tolist() == whole[: len(ids) + 4]
     assert verified.as_numpy("total_accepted_draft_tokens").tolist() == [[3]]
 
@@ -171,15 +146,21 @@ def test_the_chain_by_its_tensor_names(servers: Servers) -> None:
 def test_ensemble_over_http(servers: Servers) -> None:
     whole = ensemble(servers, PROMPT, COUNT)
     body = {"text_input": PROMPT, "max_tokens": COUNT, "bad_words": "", "stop_words": ""}
-    assert http(servers, body)["text_output"] == whole
-    excluded = http(servers, body | {"exclude_input_in_output": True, "pad_id": 2, "end_id": 4095})["text_output"]
+    assert generate(servers.http, body)["text_output"] == whole
+    excluded = generate(servers.http, body | {"exclude_input_in_output": True, "pad_id": 2, "end_id": 4095})[
+        "text_output"
+    ]
     assert PROMPT + excluded == whole
     word = " " + whole.split()[-3]
-    stopped = http(servers, body | {"stop_words": [word, "xylophone"]})["text_output"]
+    stopped = generate(servers.http, body | {"stop_words": [word, "xylophone"]})["text_output"]
     assert whole.startswith(stopped)
     assert stopped.endswith(word)
     sampled = {"temperature": 0.9, "top_k": 40, "top_p": 0.9, "seed": 7, "min_tokens": 2, "repetition_penalty": 1.1}
-    assert http(servers, body | sampled)["text_output"] == http(servers, body | sampled)["text_output"] != whole
+    assert (
+        generate(servers.http, body | sampled)["text_output"]
+        == generate(servers.http, body | sampled)["text_output"]
+        != whole
+    )
 
 
 def test_ensemble_passes_everything_on(servers: Servers) -> None:
@@ -304,7 +285,7 @@ def test_decoupled_models_take_streams_only_and_the_endpoint_calls_them(servers:
     with pytest.raises(InferenceServerException, match="decoupled"):
         servers.streaming.infer("tensorrt_llm", raw_inputs([5, 6], 2), client_timeout=TIMEOUT_S)
     (whole,) = streamed(servers, [PROMPT], 8)
-    answer = WanspecClient(servers.streaming_endpoint, timeout_s=TIMEOUT_S).ask(PROMPT, max_tokens=8).result()
+    answer = WanspecClient(servers.other, timeout_s=TIMEOUT_S).ask(PROMPT, max_tokens=8).result()
     assert PROMPT + answer.text == whole.as_numpy("text_output")[0].decode()
 
 
@@ -316,6 +297,6 @@ def test_the_endpoint_samples_as_the_engine_does(servers: Servers) -> None:
 
 def test_over_http_errors_are_bad_requests(servers: Servers) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        http(servers, {"text_input": "", "max_tokens": 4})
+        generate(servers.http, {"text_input": "", "max_tokens": 4})
     assert caught.value.code == 400
     assert "QUERY: is empty" in caught.value.read().decode()
