@@ -95,6 +95,11 @@ def store_costs(costs: CostModel) -> Path:
     return path
 
 
+def any_stored() -> bool:
+    """Whether there are costs of any engine."""
+    return any(_folder().glob("*.json"))
+
+
 def find_costs(engine: Mapping[str, str]) -> FoundCosts:
     """Look for the costs of exactly this engine."""
     path = costs_file(engine)
@@ -115,7 +120,7 @@ def find_costs(engine: Mapping[str, str]) -> FoundCosts:
     if not others:
         return FoundCosts(None)
     nearest = min(others, key=len)
-    reason = f"{engine['role']}: calibrated under other settings ({'; '.join(nearest)}): not used"
+    reason = f"{engine['role']}: calibrated under other settings ({'; '.join(nearest)}): not used, calibrate again"
     logger.warning("%s", reason)
     return FoundCosts(None, reason)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanspec.engines.config import EngineConfig
-from wanspec.engines.stored_costs import ROLES, describe_engine, find_costs
+from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, find_costs
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
 from wanspec.triton.repository import ModelRepository, Value, region_folder
@@ -160,6 +160,8 @@ def with_stored_costs(settings: RegionSettings) -> tuple[RegionSettings, list[st
         ConfigError: a setting cannot work.
         ModelError: a model's folder is incomplete.
     """
+    if not any_stored():  # describing engines reads their tokenizers, for which nobody need wait
+        return settings, []
     found = {role: find_costs(describe_engine(role, engine_config(settings, role))) for role in engine_roles(settings)}
     files = {role: str(each.path) for role, each in found.items() if each.path is not None}
     return replace(settings, costs=files), [each.reason for each in found.values() if each.reason]
