@@ -95,6 +95,7 @@ class WorkerConfig:
         gap_ms: how long a commit that came too early waits for the one before it.
         idle_ms: a sequence that has heard nothing for this long is dropped.
         pass_ms: longest that a draft pass may take before it counts as failed.
+        frame_ms: while passes go on, frames of drafts to one controller leave at least this far apart.
     """
 
     fingerprint: Fingerprint
@@ -106,3 +107,4 @@ class WorkerConfig:
     gap_ms: float = 200.0
     idle_ms: float = 120_000.0
     pass_ms: float = 30_000.0
+    frame_ms: float = 2.0
