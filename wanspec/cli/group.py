@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import conformance, demo, doctor, generate, models, up
+from wanspec.cli import conformance, demo, doctor, generate, models, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,5 +36,6 @@ for command in (
     doctor.doctor,
     models.models,
     conformance.conformance,
+    simulate.simulate,
 ):
     cli.add_command(command)

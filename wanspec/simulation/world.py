@@ -201,15 +201,17 @@ class World:
 
     def _verify(self, action: Verify) -> Callable[[], None]:
         tokens = list(action.prefix[: action.length])
-        output = []
+        output: list[int] = []
+        log_probs: list[float] = []
         for draft in (*action.drafts, None):
-            output.append(self.pair.target(tokens, action.sampling))
-            tokens.append(output[-1])
-            if output[-1] != draft:
+            token = self.pair.target(tokens, action.sampling)
+            log_probs.append(self.pair.log_prob(tokens, token, action.sampling))
+            output.append(token)
+            tokens.append(token)
+            if token != draft:
                 break
         fails, hangs = self._fault(self.weather.target_fails), self._fault(self.weather.target_hangs)
-        log_probs = tuple(-0.05 - (token % 7) / 5 for token in output)
-        done = Verified(action.action, tuple(output), log_probs, self.costs.target_ms)
+        done = Verified(action.action, tuple(output), tuple(log_probs), self.costs.target_ms)
         failed = Failed(action.action, "target engine: simulated fault")
         return lambda: None if hangs else self._controller(failed if fails else done)
 
