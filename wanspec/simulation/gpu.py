@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from wanspec.core.costs import CostModel
+from wanspec.core.costs import CostModel, CostTable, flat_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Costs:
         draft_ms: one local draft step.
         pass_ms: one worker pass over one leaf.
         leaf_ms: each further leaf of the same pass.
-        target, worker: measured costs, used instead of the above where given.
+        target, draft, worker: measured costs, used instead of the above where given.
     """
 
     target_ms: float = 23.4
@@ -28,7 +29,20 @@ class Costs:
     pass_ms: float = 7.5
     leaf_ms: float = 0.0
     target: CostModel | None = None
+    draft: CostModel | None = None
     worker: CostModel | None = None
+
+    def verify_model(self) -> CostModel:
+        """What the controller is told of the target."""
+        return self.target or _linear(self.target_ms, self.target_token_ms)
+
+    def draft_model(self) -> CostModel:
+        """What the controller is told of the local draft."""
+        return self.draft or _linear(self.draft_ms, 0.0)
+
+    def worker_model(self) -> CostModel:
+        """What the worker is told of its engine."""
+        return self.worker or _linear(self.pass_ms, self.leaf_ms)
 
     def verify_ms(self, drafts: int, context: float) -> float:
         """Duration of a verification of ``drafts`` tokens after ``context`` cached ones."""
@@ -36,11 +50,25 @@ class Costs:
             return self.target.verify_ms(drafts, context)
         return self.target_ms + self.target_token_ms * drafts
 
+    def local_ms(self, count: int, context: float) -> float:
+        """Duration of ``count`` local draft steps."""
+        if self.draft is not None:
+            return sum(self.draft.pass_ms(1, 1, context + step) for step in range(count))
+        return self.draft_ms * count
+
     def expand_ms(self, leaves: int, context: float) -> float:
         """Duration of a worker pass over ``leaves`` leaves that attend to ``context`` cached tokens each."""
         if self.worker is not None:
             return self.worker.pass_ms(leaves, leaves, context)
         return self.pass_ms + self.leaf_ms * (leaves - 1)
+
+
+@lru_cache(maxsize=64)
+def _linear(first_ms: float, further_ms: float) -> CostModel:
+    if not further_ms:
+        return flat_costs(first_ms)
+    table = CostTable((1, 2), (0,), ((first_ms,), (first_ms + further_ms,)))
+    return CostModel(table, table)
 
 
 @dataclass(slots=True)

@@ -82,7 +82,7 @@ class World:
         self._random = random.Random(seed)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._unfinished = 0
+        self.unfinished = 0
         self.gpu = ScarceGpu(self.at, lambda: self.now, gpu_batch)
         self._connection = 0
         self._connected = False
@@ -101,12 +101,12 @@ class World:
             InvalidRequestError: as :meth:`Controller.handle`.
         """
         self.outputs[number] = Output()
-        self._unfinished += 1
+        self.unfinished += 1
         try:
             self._controller(Submitted(number, request))
         except ValueError:
             del self.outputs[number]
-            self._unfinished -= 1
+            self.unfinished -= 1
             raise
 
     def tell(self, event: Event) -> None:
@@ -123,18 +123,26 @@ class World:
         Raises:
             RuntimeError: nothing is due though a request has not finished, or ``limit`` steps were not enough.
         """
-        queue, endless = self._queue, until == float("inf")
+        endless = until == float("inf")
         for _ in range(limit):
-            if endless and not self._unfinished:
+            if endless and not self.unfinished:
                 return
-            if not queue:
-                raise RuntimeError("nothing is due, but a request has not finished")
-            if queue[0][0] > until:
+            if self._queue and self._queue[0][0] > until:
                 self.now = until
                 return
-            self.now, _, do = heapq.heappop(queue)
-            do()
+            self.step()
         raise RuntimeError(f"not finished after {limit} steps at {self.now:.0f} ms")
+
+    def step(self) -> None:
+        """Let the next thing happen.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if not self._queue:
+            raise RuntimeError("nothing is due, but a request has not finished")
+        self.now, _, do = heapq.heappop(self._queue)
+        do()
 
     def crash_worker(self) -> None:
         """The worker's machine dies; connections break."""
@@ -176,7 +184,7 @@ class World:
         elif isinstance(action, Emit):
             self.outputs[action.sequence].tokens += action.tokens
         elif isinstance(action, Finished):
-            self._unfinished -= 1
+            self.unfinished -= 1
             self.outputs[action.sequence].finished = action
             self.outputs[action.sequence].finished_ms = self.now
 
@@ -218,7 +226,8 @@ class World:
                 event = Drafted(action.action, tuple(drafted), tuple(log_probs), engine_ms)
                 self._controller(failed if fails else event)
 
-        self.gpu.run(Job(action.action[0], True, self.costs.draft_ms * action.count, done))
+        cost = self.costs.local_ms(action.count, len(tokens) - action.count)
+        self.gpu.run(Job(action.action[0], True, cost, done))
 
     def _fault(self, probability: float) -> bool:
         return probability > 0.0 and self._random.random() < probability
