@@ -12,9 +12,9 @@ from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.render import make_console, table
-from wanspec.cli.simulation_options import contenders, make_setup, numbers, processes_of, progress, simulation_options
+from wanspec.cli.simulation_options import contenders, make_setup, numbers, progress, simulation_options
 from wanspec.simulation.comparison import Estimate
-from wanspec.simulation.experiment import CHUNK, measure
+from wanspec.simulation.experiment import CHUNK, measure, processors
 from wanspec.simulation.setup import Contender, Setup
 from wanspec.simulation.table import Row, Tables
 
@@ -43,7 +43,7 @@ def simulate(policy: str, rtts: tuple[float, ...], event_log: Path | None, as_js
     if event_log is not None:
         _write_log(event_log, setup, given[0])
     rows: list[Row] = []
-    tables = Tables(setup, given, processes_of(options), None)
+    tables = Tables(setup, given, options["processes"] or processors(), None)
     with progress(tables.requests(len(rtts))) as tell:
         tables.progress = tell
         for rtt in rtts:

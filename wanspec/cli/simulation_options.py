@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,11 +104,6 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
         pause_ms=options["pause"],
         seed=options["seed"],
     )
-
-
-def processes_of(options: dict[str, Any]) -> int:
-    """How many processes to use."""
-    return int(options["processes"]) or len(os.sched_getaffinity(0))
 
 
 def contenders(text: str) -> list[Contender]:
