@@ -19,6 +19,7 @@ from wanspec.simulation.catalogue import NAMES, make_source, read_lines
 from wanspec.simulation.gpu import Costs
 from wanspec.simulation.setup import DEEDS, Contender, Setup
 from wanspec.simulation.timings import TIMINGS, timing
+from wanspec.simulation.traces import TracePair
 from wanspec.simulation.weather import RttTrace, Spikes, Weather
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,15 +90,18 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
         weather.path = RttTrace.read(read_lines(options["rtt_trace"]))
     elif options["spikes"]:
         weather.path = _spikes(options["spikes"], rtt_ms)
+    pair = make_source(options["source"], options["seed"], options["confidence"])
+    recorded = pair if isinstance(pair, TracePair) else None
     return Setup(
-        make_source(options["source"], options["seed"], options["confidence"]),
+        pair,
         costs,
         weather,
         rtt_ms,
         jitter=options["jitter"],
         leaves=options["leaves"],
-        requests=options["requests"],
-        tokens=options["tokens"],
+        requests=min(options["requests"], len(recorded.texts)) if recorded else options["requests"],
+        tokens=min(options["tokens"], recorded.length) if recorded else options["tokens"],
+        prompts=recorded.prompts if recorded else (),
         concurrent=options["concurrent"],
         temperature=1.0 if options["source"].startswith("coupled") else 0.0,
         deeds=tuple(_deed(text) for text in options["deeds"]),
@@ -122,10 +126,10 @@ def contenders(text: str) -> list[Contender]:
 
 
 @contextmanager
-def progress(total: int, what: str = "simulating") -> Iterator[Callable[[int], None]]:
+def progress(total: int, what: str = "simulating", unit: str = "requests") -> Iterator[Callable[[int], None]]:
     """Show how many requests are done, on standard error, where that is a terminal."""
     console = make_console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("requests"), TimeElapsedColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=total)
         yield lambda done: bars.advance(task, done)

@@ -9,8 +9,9 @@ from wanspec.simulation.dependent import COUPLED_ERROR, CoupledPair, markov
 from wanspec.simulation.laws import REFERENCE, make_table, mixture_of
 from wanspec.simulation.models import Pair
 from wanspec.simulation.sources import TablePair
+from wanspec.simulation.traces import read_trace
 
-NAMES = "reference, iid:RATE, markov, markov:FIRST:GIVEN, coupled, coupled:ERROR"
+NAMES = "reference, iid:RATE, markov, markov:FIRST:GIVEN, coupled, coupled:ERROR, trace:FILE"
 
 
 def make_source(name: str, seed: int, sharpness: float = 1.0) -> Pair:
@@ -24,6 +25,8 @@ def make_source(name: str, seed: int, sharpness: float = 1.0) -> Pair:
     Raises:
         ConfigError: there is no such source, or a number is out of its range.
     """
+    if name.startswith("trace:"):
+        return read_trace(Path(name.removeprefix("trace:")))
     kind, *rest = name.split(":")
     try:
         given = [float(part) for part in rest]
