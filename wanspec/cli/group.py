@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, up
+from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,5 +37,8 @@ for command in (
     models.models,
     calibrate.calibrate,
     conformance.conformance,
+    simulate.simulate,
+    reproduce.reproduce,
+    record.record,
 ):
     cli.add_command(command)

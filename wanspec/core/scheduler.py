@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import nlargest
 from math import exp, inf, log
+from operator import attrgetter
 from typing import Protocol
 
 from wanspec.core.costs import CostModel
@@ -31,11 +31,12 @@ def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
         return [] if tree.root.expanded else [tree.root]
     deepest = min(tree.root.position + drafting.max_depth, context - 1)
     least = tree.root.path_log_prob + (log(drafting.floor) if drafting.floor > 0 else -inf)
-    return nlargest(
-        min(drafting.width, room),
-        (leaf for leaf in tree.leaves() if leaf.position < deepest and leaf.path_log_prob >= least),
-        key=lambda leaf: leaf.path_log_prob,
-    )
+    worthy = [leaf for leaf in tree.leaves() if leaf.position < deepest and leaf.path_log_prob >= least]
+    worthy.sort(key=_path_log_prob, reverse=True)
+    return worthy[: min(drafting.width, room)]
+
+
+_path_log_prob = attrgetter("path_log_prob")
 
 
 def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float) -> int:
@@ -49,6 +50,8 @@ def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float)
     Returns:
         At least 1.
     """
+    if len(costs.step.counts) == 1:  # another leaf costs nothing
+        return max(1, len(probabilities))
     best, most, tokens = 1, 0.0, 0.0
     for count, probability in enumerate(sorted(probabilities, reverse=True), 1):
         tokens += probability
@@ -73,6 +76,8 @@ def share(wanted: Sequence[int], capacity: int) -> list[int]:
     Returns:
         Leaves granted to each sequence.
     """
+    if len(wanted) == 1:
+        return [min(wanted[0], capacity)]
     granted = [0] * len(wanted)
     left = capacity
     while left > 0:

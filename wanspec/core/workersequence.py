@@ -101,17 +101,18 @@ class WorkerSequence:
         """
         self.passes += 1
         first, new, wasted = self._next_number, [], 0
-        for row, leaf in enumerate(leaves):
+        tree, theta, branching = self.tree, self.drafting.theta, self.drafting.branching
+        rows = zip(leaves, tokens.tolist(), log_probs.tolist(), entropies.tolist(), strict=True)
+        for row, (leaf, children, values, entropy) in enumerate(rows):
             if leaf.state is not NodeState.LIVE:
                 wasted += 1
                 continue
-            keep = 1 if entropies[row] < self.drafting.theta else self.drafting.branching
-            parent = ROOT if leaf is self.tree.root else leaf.number
-            values = log_probs[row, :keep].tolist()
+            keep = 1 if entropy < theta else branching
+            parent = ROOT if leaf is tree.root else leaf.number
             if self.sampling is not None and margins is not None:
                 values = [log(coupled_acceptance(float(margins[row]), rank)) for rank in range(len(values))]
-            for rank, (token, log_prob) in enumerate(zip(tokens[row, :keep].tolist(), values, strict=True)):
-                node = self.tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
+            for rank, (token, log_prob) in enumerate(zip(children[:keep], values, strict=False)):
+                node = tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
                 if node is not None and node.number < 0:
                     node.number = self._next_number
                     self._next_number += 1

@@ -24,6 +24,10 @@ def _mix(*values: int) -> int:
     return state
 
 
+def _varied_log_prob(token: int) -> float:
+    return -0.05 - (token % 7) / 5
+
+
 class Pair(Protocol):
     """A target and a draft as functions of the tokens so far."""
 
@@ -34,6 +38,10 @@ class Pair(Protocol):
 
     def target(self, tokens: Sequence[int], sampling: Sampling = GREEDY) -> int:
         """The target's next token."""
+        ...
+
+    def log_prob(self, tokens: Sequence[int], token: int, sampling: Sampling = GREEDY) -> float:
+        """What the target says of ``token``, its choice after ``tokens``; natural logarithm."""
         ...
 
     def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
@@ -74,6 +82,10 @@ class SampledPair:
     def target(self, tokens: Sequence[int], sampling: Sampling = GREEDY) -> int:
         """The target's next token."""
         return sample(self.logits(tokens), sampling, len(tokens))
+
+    def log_prob(self, tokens: Sequence[int], token: int, sampling: Sampling = GREEDY) -> float:
+        """A stand-in that varies with the token."""
+        return _varied_log_prob(token)
 
     def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
         """The draft's ``top`` children with log-probabilities, best first."""
@@ -129,6 +141,10 @@ class HashedPair:
         if (draw >> 40) / (1 << 24) < self.end_share:
             return 0
         return 1 + draw % (self.vocab_size - 1)
+
+    def log_prob(self, tokens: Sequence[int], token: int, sampling: Sampling = GREEDY) -> float:
+        """A stand-in that varies with the token."""
+        return _varied_log_prob(token)
 
     def draft(self, tokens: Sequence[int], top: int, sampling: Sampling = GREEDY) -> list[tuple[int, float]]:
         """The draft's ``top`` children with log-probabilities, best first."""
