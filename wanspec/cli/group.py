@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
+from wanspec.cli import advise, calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,6 +39,7 @@ for command in (
     conformance.conformance,
     simulate.simulate,
     reproduce.reproduce,
+    advise.advise_command,
     record.record,
 ):
     cli.add_command(command)
