@@ -25,6 +25,8 @@ from wanspec.simulation.setup import Contender
 from wanspec.triton.client import WanspecClient
 
 _ASKED = 6
+_PRICES = (0.0, 0.3, 1.0)
+"""Of a local draft pass, in tokens: lambda of the policy ``adaptive``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,12 @@ def advise_command(
 def _sensible() -> list[Contender]:
     found = [Contender("wanspec"), Contender("wanspec", {"phi": 1.5}, "wanspec:phi=1.5")]
     if "adaptive" in POLICIES:
-        found.append(Contender("adaptive"))
+        found += [Contender("adaptive"), *(_priced(price) for price in _PRICES)]
     return found
+
+
+def _priced(price: float) -> Contender:
+    return Contender("adaptive", {"price": price}, f"adaptive:price={price:g}")
 
 
 def _ask(url: str) -> Live:
