@@ -69,7 +69,7 @@ class RttTrace:
             if not text:
                 continue
             try:
-                *time, rtt = (float(part) for part in text.split(","))
+                *time, rtt = (float(part) for part in text.split(",", 1))
             except ValueError:
                 if rows or number > 1:
                     raise ConfigError("rtt_trace", f"line {number}: {text!r} is not time_ms,rtt_ms") from None
