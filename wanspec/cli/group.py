@@ -19,6 +19,7 @@ def cli() -> None:
       wanspec demo                two regions, two prompts, what the split saved
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
+      wanspec advise --rtt 30     would a worker pay here? By simulation
 
     \b
     Exit codes:
