@@ -171,7 +171,7 @@ class Watched:
 def test_limits_hold_and_the_text_is_the_targets(
     policy, source, sharpness, k, rtt_ms, jitter, leaves, concurrent, spiky
 ):
-    weather = Weather(path=Spikes(rtt_ms, 4 * rtt_ms, 300.0, 60.0)) if spiky else Weather()
+    weather = Weather(path=Spikes(4 * rtt_ms, 300.0, 60.0)) if spiky else Weather()
     planned = setup(
         source, sharpness=sharpness, rtt_ms=rtt_ms, jitter=jitter, leaves=leaves, concurrent=concurrent, weather=weather
     )

@@ -39,8 +39,8 @@ def test_a_trace_that_is_none_is_refused(lines):
 
 
 def test_spikes_come_and_go():
-    spikes = Spikes(20.0, 200.0, 1_000.0, 100.0)
-    assert [spikes.rtt_ms(t) for t in (0, 99, 100, 999, 1_050)] == [200, 200, 20, 20, 200]
+    spikes = Spikes(200.0, 1_000.0, 100.0)
+    assert [spikes.rtt_ms(t, 20) for t in (0, 99, 100, 999, 1_050)] == [200, 200, 20, 20, 200]
 
 
 def test_the_scarce_gpu_runs_one_batch_of_one_model_at_a_time():
