@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from wanspec.core.config import WorkerConfig
+from wanspec.core.costs import UNMEASURED
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import (
     Disconnect,
@@ -289,7 +290,7 @@ class Worker:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
         if not ready:
             return 0
-        if len(self.config.costs.step.counts) == 1:  # another leaf costs nothing
+        if self.config.costs is UNMEASURED:
             return self.config.max_leaves
         chances = [reach_probability(leaf, s.tree.root) for s, leaves in ready for leaf in leaves]
         context = sum(s.length for s, _ in ready) / len(ready)
