@@ -1,7 +1,9 @@
-"""What a verification round costs at a long context, against a bare transformers forward of the same model and shapes.
+"""What a verification round costs after a cached prefix, against a bare forward of the same model and shapes.
 
-The bare forward has a prefilled DynamicCache (SDPA attention) and is given the round's new tokens; the cache is cropped
-back outside the timed part. The round is the whole engine: validation, prefix reuse, forward, acceptance, log-probs.
+The bare forward is that of transformers (a prefilled DynamicCache, SDPA attention, cropped back outside the timed
+part), or, with ``--bare own``, that of the engine's own model on a buffer with the prefix: the same weights and
+kernels, so that the ratio is what the engine adds. Either is given the round's new tokens and takes the largest logits.
+The round is the whole engine: validation, prefix reuse, forward, acceptance, log-probs.
 Both run in turn in one process, and each pair of neighbours in time gives one ratio, so that drift of the machine
 cancels. Prints JSON.
 """
@@ -22,6 +24,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaF
 
 from wanspec.engines.contract import GenerationRequest, GenerationResult
 from wanspec.engines.generation import TorchEngine
+from wanspec.engines.kv_cache import KVBuffer
+from wanspec.engines.segments import append_segment
 from wanspec.engines.torch_model import DTYPES, TorchModel
 
 
@@ -61,6 +65,21 @@ class BareRound:
             self._cache.crop(-self._new.shape[1])
         assert self._cache.get_seq_length() == self._context, "the cache was not restored"
         return elapsed * 1e3
+
+
+class OwnRound:
+    """The forward of the engine's model, alone."""
+
+    def __init__(self, model: TorchModel, prompt: NDArray[np.int32], new: NDArray[np.int32]) -> None:
+        self._model, self._context, self._new = model, len(prompt), new
+        self._buffer = KVBuffer(model.kv_shape, len(prompt) + len(new))
+        model.forward([append_segment(self._buffer, 0, prompt, 1)])
+
+    def __call__(self) -> float:
+        started = time.perf_counter()
+        segment = append_segment(self._buffer, self._context, self._new, len(self._new))
+        self._model.forward([segment]).argmax(dim=-1).tolist()
+        return (time.perf_counter() - started) * 1e3
 
 
 class EngineRound:
@@ -113,9 +132,19 @@ def _spread(values: list[float]) -> dict[str, float]:
 @click.option("--rounds", default=40, show_default=True)
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(sorted(DTYPES)))
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--bare", "kind_of_bare", default="transformers", show_default=True, type=click.Choice(("transformers", "own"))
+)
 @click.option("--log-probs/--no-log-probs", default=True, show_default=True, help="Ask for log-probabilities.")
 def main(
-    model: Path | None, context: int, new_tokens: int, rounds: int, dtype: str, threads: int, log_probs: bool
+    model: Path | None,
+    context: int,
+    new_tokens: int,
+    rounds: int,
+    dtype: str,
+    threads: int,
+    kind_of_bare: str,
+    log_probs: bool,
 ) -> None:
     """Measure one setting and print JSON."""
     torch.set_num_threads(threads)
@@ -127,8 +156,9 @@ def main(
         served = AutoModelForCausalLM.from_pretrained(str(model), dtype=kind)
     tokens = np.random.default_rng(0).integers(0, bare_model.config.vocab_size, context + new_tokens).astype(np.int32)
     prompt, new = tokens[:context], tokens[context:]
-    bare = BareRound(bare_model.eval(), prompt, new)
-    engine = EngineRound(TorchModel(served), prompt, new, log_probs)
+    own = TorchModel(served)
+    bare = OwnRound(own, prompt, new) if kind_of_bare == "own" else BareRound(bare_model.eval(), prompt, new)
+    engine = EngineRound(own, prompt, new, log_probs)
     settings = {
         "model": str(model.name if model else "random, SmolLM2-135M's shape"),
         "context": context,
@@ -136,6 +166,7 @@ def main(
         "rounds": rounds,
         "dtype": dtype,
         "threads": threads,
+        "bare": kind_of_bare,
         "log_probs": log_probs,
     }
     click.echo(json.dumps(settings | measure(bare, engine, rounds), indent=2))

@@ -53,8 +53,6 @@ def templates(folder: Path) -> Path:
     for model in ("target", "draft"):
         shutil.copytree(region_folder("controller") / model, folder / model)
     shutil.copytree(folder / "target", folder / "faulty")
-    config = folder / "faulty" / "config.pbtxt"
-    config.write_text(config.read_text(encoding="utf-8").replace('name: "target"', 'name: "faulty"'), encoding="utf-8")
     shutil.copy(Path(__file__).with_name("faulty_model.py"), folder / "faulty" / "1" / "model.py")
     return folder
 

@@ -55,6 +55,12 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
 @click.option("--context", type=click.IntRange(2), help="Longest sequence in tokens; default: the target's own.")
+@click.option(
+    "--compat", is_flag=True, help="Also serve tensorrt_llm, ensemble and more, for NVIDIA's example clients."
+)
+@click.option(
+    "--decoupled", is_flag=True, help="With --compat: tensorrt_llm and ensemble can stream, and refuse unary calls."
+)
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Default: 8001 if free.")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="Default: 8000 if free.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Default: 8002 if free.")
@@ -74,6 +80,7 @@ def up(**options: Any) -> None:
       wanspec up --pair small --rtt-ms 70 --jitter-ms 5
       wanspec up --target ./my-target --draft ./my-draft --policy local --set k=3
       wanspec up --pace-ms 100,30,30            steps as slow as a large deployment's
+      wanspec up --compat                       for clients written for TensorRT-LLM
     """
     console = make_console(stderr=options["as_json"])
     settings = deployment_settings(options)
@@ -98,6 +105,8 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         ConfigError: a value is out of its limits, or a port is in use.
         ModelError: a model is unknown or incomplete, or target and draft have different tokenizers.
     """
+    if options["decoupled"] and not options["compat"]:
+        raise click.UsageError("--decoupled goes with --compat: it says how tensorrt_llm and ensemble answer")
     scale = options["time_scale"]
     parameters = parse_settings(options["settings"])
     check_policy(options["policy"], parameters)
@@ -119,6 +128,8 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         policy_parameters=parameters,
         context=options["context"],
         event_log=_log_file(options["event_log"]),
+        compat=options["compat"],
+        decoupled=options["decoupled"],
     )
     return DeploymentSettings(
         regions,
@@ -169,7 +180,15 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     console.print("Try, in another terminal:", style="bold")
     console.print(f"  wanspec generate --url {where['grpc']} {shlex.quote('Why is the sky blue?')}", soft_wrap=True)
     console.print(f"  curl -N {url} -d {shlex.quote(json.dumps(body))}", soft_wrap=True)
+    if regions.compat:
+        _welcome_clients(console, where)
     console.print("Ctrl-C stops both.", style="dim")
+
+
+def _welcome_clients(console: Console, where: dict[str, Any]) -> None:
+    console.print("For clients written for TensorRT-LLM:", style="bold")
+    console.print(f"  target  {where['grpc']}: ensemble, preprocessing, tensorrt_llm, postprocessing", soft_wrap=True)
+    console.print(f"  draft   {where['relay'] or where['worker_grpc']}: preprocessing, tensorrt_llm", soft_wrap=True)
 
 
 def _tell(console: Console, line: str) -> None:

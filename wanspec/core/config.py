@@ -101,6 +101,7 @@ class WorkerConfig:
         idle_ms: a sequence that has heard nothing for this long is dropped.
         pass_ms: longest that a draft pass may take before it counts as failed.
         costs: what a pass of the draft engine costs, ``costs.pass_ms(leaves, tokens, context)``.
+        frame_ms: while passes go on, frames of drafts to one controller leave at least this far apart.
     """
 
     fingerprint: Fingerprint
@@ -113,3 +114,4 @@ class WorkerConfig:
     idle_ms: float = 120_000.0
     pass_ms: float = 30_000.0
     costs: CostModel = UNMEASURED
+    frame_ms: float = 2.0

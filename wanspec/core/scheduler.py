@@ -7,7 +7,7 @@ from math import exp, inf, log
 from operator import attrgetter
 from typing import Protocol
 
-from wanspec.core.costs import UNMEASURED, CostModel
+from wanspec.core.costs import CostModel
 from wanspec.core.messages import Drafting
 from wanspec.core.tree import Node, TokenTree
 
@@ -44,13 +44,13 @@ def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float)
 
     Args:
         probabilities: of each leaf, that the target gets there: what its expansion gives, in tokens.
-        costs: of a pass; all leaves are worth it where nothing was measured.
+        costs: of a pass.
         context: cached tokens that a leaf attends to, on average.
 
     Returns:
         At least 1.
     """
-    if costs is UNMEASURED or len(costs.step.counts) == 1:  # another leaf costs nothing
+    if len(costs.step.counts) == 1:  # another leaf costs nothing
         return max(1, len(probabilities))
     best, most, tokens = 1, 0.0, 0.0
     for count, probability in enumerate(sorted(probabilities, reverse=True), 1):

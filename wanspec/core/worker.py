@@ -6,6 +6,7 @@ Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from uuid import uuid4
 
 from wanspec.core.config import WorkerConfig
@@ -29,6 +30,7 @@ from wanspec.core.handshake import objection, open_problem, welcome
 from wanspec.core.messages import (
     Close,
     Commit,
+    Drafts,
     Frame,
     Header,
     Hello,
@@ -72,7 +74,8 @@ class _Peer:
     echo: int
     echo_received: int
     frame_number: int = 0
-    reply_due: bool = False
+    drafts_sent_ms: float = -inf
+    urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +127,7 @@ class Worker:
         times = [s.deadline(self.config) for s in self.sequences.values()]
         if self._pass is not None:
             times.append(self._pass.began_ms + self.config.pass_ms)
+        times += [p.drafts_sent_ms + self.config.frame_ms for p in self._peers.values() if p.link in self._outgoing]
         return min(times, default=float("inf"))
 
     # Frames
@@ -147,7 +151,7 @@ class Worker:
             return
         if frame.header.sent >= peer.echo:
             peer.echo, peer.echo_received = frame.header.sent, _microseconds(now)
-        peer.reply_due |= frame.header.want_reply
+        peer.urgent |= frame.header.want_reply
         for message in frame.messages:
             self._message(peer, message, now)
 
@@ -288,9 +292,7 @@ class Worker:
 
     def _capacity(self, ready: list[tuple[WorkerSequence, list[Node]]]) -> int:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
-        if not ready:
-            return 0
-        if self.config.costs is UNMEASURED:
+        if not ready or self.config.costs is UNMEASURED:
             return self.config.max_leaves
         chances = [reach_probability(leaf, s.tree.root) for s, leaves in ready for leaf in leaves]
         context = sum(s.length for s, _ in ready) / len(ready)
@@ -370,14 +372,18 @@ class Worker:
 
     def _reply(self, peer: _Peer, message: Message) -> None:
         self._outgoing.setdefault(peer.link, []).append(message)
+        peer.urgent |= not isinstance(message, (Drafts, PassReport))
 
     def _flush(self, now: float) -> None:
         for peer in self._peers.values():
-            messages = self._outgoing.pop(peer.link, [])
-            if messages or peer.reply_due:
-                peer.reply_due = False
+            # Passes far shorter than a network's jitter would send more frames than a controller has time for.
+            due = self._pass is None or now >= peer.drafts_sent_ms + self.config.frame_ms
+            messages = self._outgoing.get(peer.link, [])
+            if peer.urgent or (due and messages):
                 self._actions.append(self._pack(peer, messages, now))
-        self._outgoing.clear()
+                peer.drafts_sent_ms = peer.drafts_sent_ms if peer.urgent else now
+                peer.urgent = False
+                self._outgoing.pop(peer.link, None)
 
     def _pack(self, peer: _Peer, messages: list[Message], now: float) -> Send:
         peer.frame_number += 1

@@ -55,8 +55,6 @@ def _one(value: object) -> bool:
 UNSUPPORTED: Mapping[str, Callable[[Any], bool]] = {
     "encoder_input_features": _never,
     "encoder_output_lengths": _never,
-    "decoder_input_ids": _never,
-    "decoder_input_lengths": _never,
     "runtime_top_p_decay": _one,
     "prompt_embedding_table": _never,
     "prompt_table_extra_ids": _never,
@@ -84,6 +82,8 @@ UNSUPPORTED: Mapping[str, Callable[[Any], bool]] = {
 """Inputs that are refused, with the values that ask for nothing and are therefore accepted."""
 
 IGNORED = (
+    "decoder_input_ids",
+    "decoder_input_lengths",
     "pad_id",
     "len_penalty",
     "early_stopping",
@@ -91,7 +91,7 @@ IGNORED = (
     "runtime_top_p_min",
     "runtime_top_p_reset_ids",
 )
-"""Inputs that have no meaning for one beam without top-p decay, and are accepted as they are."""
+"""Inputs that have no meaning for a decoder-only model, one beam, no top-p decay; they are accepted as they are."""
 
 
 def read_requests(
@@ -182,6 +182,7 @@ def _generation(tensors: Mapping[str, Tensor], arrival_ns: int | None) -> Genera
         raise InvalidRequestError("input_lengths", f"is {length}: input_ids holds {len(prompt)} tokens")
     end_id = _scalar(tensors, "end_id", int)
     drafts = _row(tensors, "draft_input_ids")
+    bias = _row(tensors, "embedding_bias", np.float32)
     return GenerationRequest(
         input_ids=prompt[:length],
         request_output_len=output_len,
@@ -191,7 +192,7 @@ def _generation(tensors: Mapping[str, Tensor], arrival_ns: int | None) -> Genera
         end_id=None if end_id is None or end_id < 0 else end_id,
         stop_words=_words(tensors, "stop_words_list"),
         bad_words=_words(tensors, "bad_words_list"),
-        embedding_bias=_row(tensors, "embedding_bias", np.float32),
+        embedding_bias=None if bias is None or bias.size == 0 else bias,
         min_tokens=_scalar(tensors, "min_tokens", int) or 0,
         temperature=_scalar(tensors, "temperature", float),
         runtime_top_k=_scalar(tensors, "runtime_top_k", int),
@@ -253,6 +254,8 @@ def _words(tensors: Mapping[str, Tensor], name: str) -> Words:
         raise InvalidRequestError(name, f"has shape {list(tensor.shape)}: must be [1, 2, n]")
     tokens, ends = tensor[0].tolist()
     ends = [end for end in ends if end >= 0]
+    if not ends:
+        return ()
     starts = [0, *ends[:-1]]
     if any(not start < end <= len(tokens) for start, end in zip(starts, ends, strict=True)):
         # A list of words that is there but empty is written as zeros by some clients.

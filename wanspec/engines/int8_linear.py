@@ -26,10 +26,12 @@ class Int8Linear(nn.Module):
         super().__init__()
         whole = linear.weight.detach()
         wide = whole.double()
-        scale = wide.abs().amax(dim=1) / _LARGEST
-        scale[scale == 0.0] = 1.0  # a row of zeros
-        self.register_buffer("weight", (wide / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.to(whole.dtype))
+        scale = (wide.abs().amax(dim=1) / _LARGEST).to(whole.dtype)
+        scale[scale == 0.0] = 1.0  # a row of zeros, or of what its type cannot scale
+        # By the scale as it is kept: a bfloat16's own rounding is as large as a step.
+        steps = (wide / scale.double()[:, None]).round().clamp(-_LARGEST, _LARGEST)
+        self.register_buffer("weight", steps.to(torch.int8))
+        self.register_buffer("scale", scale)
         self.bias = linear.bias
         rows = len(whole) if whole.device.type != "cpu" else max(1, _BLOCK // whole.shape[1])
         self._blocks = [slice(start, start + rows) for start in range(0, len(whole), rows)]

@@ -56,7 +56,7 @@ def describe_engine(role: str, config: EngineConfig) -> dict[str, str]:
         "threads": str(config.threads),
         "pace_ms": f"{pace.base_ms:g}",
         "pace_per_token_ms": f"{pace.per_token_ms:g}",
-        "machine": ", ".join(gpu_names()) if on_gpu else processor_name(),
+        "machine": (", ".join(gpu_names()) if on_gpu else "") or processor_name(),
         "torch": _torch_version(),
     }
 
@@ -95,15 +95,27 @@ def store_costs(costs: CostModel) -> Path:
     return path
 
 
+def any_stored() -> bool:
+    """Whether there are costs of any engine."""
+    return any(_folder().glob("*.json"))
+
+
 def find_costs(engine: Mapping[str, str]) -> FoundCosts:
     """Look for the costs of exactly this engine."""
     path = costs_file(engine)
-    if path.is_file():
-        try:
-            load_costs(path, engine)
-        except ConfigError as error:
-            return FoundCosts(None, str(error))
+    if not path.is_file():
+        reason = _of_other_settings(engine)
+    elif costs_or_none(path, engine) is not None:
         return FoundCosts(path)
+    else:
+        reason = f"{path} cannot be used: calibrate again"
+    if reason:
+        logger.warning("%s", reason)
+    return FoundCosts(None, reason)
+
+
+def _of_other_settings(engine: Mapping[str, str]) -> str:
+    """Say how the costs of the same model that are nearest differ; empty if there are none."""
     others: list[list[str]] = []
     for other in sorted(_folder().glob(f"{engine['role']}-*.json")):
         try:
@@ -113,11 +125,9 @@ def find_costs(engine: Mapping[str, str]) -> FoundCosts:
         if _model_name(measured) == _model_name(engine):
             others.append(_differences(measured, engine))
     if not others:
-        return FoundCosts(None)
+        return ""
     nearest = min(others, key=len)
-    reason = f"{engine['role']}: calibrated under other settings ({'; '.join(nearest)}): not used"
-    logger.warning("%s", reason)
-    return FoundCosts(None, reason)
+    return f"{engine['role']}: calibrated under other settings ({'; '.join(nearest)}): not used, calibrate again"
 
 
 def load_costs(path: str | Path, engine: Mapping[str, str] | None = None) -> CostModel:
@@ -141,9 +151,7 @@ def load_costs(path: str | Path, engine: Mapping[str, str] | None = None) -> Cos
 
 
 def costs_or_none(path: str | Path, engine: Mapping[str, str]) -> CostModel | None:
-    """As :func:`load_costs`; None where no file is named, or, with a warning in the log, where it cannot be used."""
-    if not str(path):
-        return None
+    """As :func:`load_costs`; None, with a warning in the log, where the file cannot be used."""
     try:
         costs = load_costs(path, engine)
     except ConfigError as error:

@@ -63,7 +63,7 @@ def option_inputs(options: GenerationOptions, vocab_size: int) -> Tensors:
     """Bad words, penalties and bias; nothing for what is not asked for. ``vocab_size``: length of the bias."""
     tensors: Tensors = {}
     if options.bad_words:
-        tensors["bad_words_list"] = word_list(options.bad_words)
+        tensors["bad_words_list"] = word_lists([options.bad_words])
     if options.repetition_penalty != 1.0:
         tensors["repetition_penalty"] = _float(options.repetition_penalty)
     if options.presence_penalty != 0.0:
@@ -78,11 +78,22 @@ def option_inputs(options: GenerationOptions, vocab_size: int) -> Tensors:
     return tensors
 
 
-def word_list(words: Words) -> NDArray[np.int32]:
-    """Token sequences as int32 [1, 2, n]: all tokens in a row, and where each sequence ends, padded with -1."""
-    tokens = [token for word in words for token in word]
-    ends = list(accumulate(map(len, words)))
-    return np.array([[tokens, ends + [-1] * (len(tokens) - len(ends))]], dtype=np.int32)
+def word_lists(rows: Sequence[Words]) -> NDArray[np.int32]:
+    """Token sequences, for each of B requests, as the contract has them.
+
+    Returns:
+        int32 [B, 2, n]: all tokens in a row, padded with 0, and where each sequence ends, padded with -1. A sequence
+        without tokens is left out.
+    """
+    kept = [[word for word in words if word] for words in rows]
+    width = max(sum(map(len, words)) for words in kept)
+    lists = np.zeros((len(rows), 2, width), dtype=np.int32)
+    lists[:, 1] = -1
+    for row, words in zip(lists, kept, strict=True):
+        tokens = [token for word in words for token in word]
+        row[0, : len(tokens)] = tokens
+        row[1, : len(words)] = list(accumulate(map(len, words)))
+    return lists
 
 
 def _float(value: float) -> NDArray[np.float32]:

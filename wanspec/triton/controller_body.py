@@ -1,12 +1,11 @@
-"""Runs a controller for real: a thread with an asyncio loop, engine calls in a pool, links on gRPC."""
+"""Runs a controller for real: engine calls in a pool, clients and links (gRPC) on a loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +40,7 @@ from wanspec.core.events import (
 from wanspec.core.tree import Origin
 from wanspec.errors import WanspecError
 from wanspec.network.link import LinkClient, LinkTarget
+from wanspec.triton.body import Body
 from wanspec.triton.tensorrt_llm import EngineAnswer
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ class Client(Protocol):
         ...
 
 
-class ControllerBody:
-    """One controller, its engines and its links, on a thread of their own.
+class ControllerBody(Body[Event, Action]):
+    """One controller, its engines and its links.
 
     Attributes:
-        controller: the state machine; only the body's thread may touch it.
+        controller: the state machine; not to be given events but by this body.
     """
 
     def __init__(
@@ -94,28 +94,26 @@ class ControllerBody:
     ) -> None:
         self._log_file = event_log.open("a", encoding="utf-8") if event_log is not None else None
         self.controller = Controller(config, log=self._write_log if self._log_file is not None else None)
+        super().__init__("wanspec-controller", self.controller)
         self._engines = engines
         self._links = [LinkClient(target, _LinkEvents(self, number)) for number, target in enumerate(links)]
         self._pool = ThreadPoolExecutor(engine_threads, thread_name_prefix="wanspec-engine")
+        self._waiting = 0
+        self._waiting_lock = threading.Lock()
         self._clients: dict[int, Client] = {}
         self._numbers = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="wanspec-controller", daemon=True)
 
     def start(self) -> None:
         """Start the thread; links connect from now on."""
-        self._thread.start()
-        self._loop.call_soon_threadsafe(self._tick)
-        self._loop.call_soon_threadsafe(self._poll_cancelled)
+        super().start()
+        self.loop.call_soon_threadsafe(self._poll_cancelled)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop the thread: running requests end with an error, links are closed."""
-        if not self._thread.is_alive():
+        if not self.running:
             return
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
-        self._thread.join(timeout_s)
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self.loop)
+        self.join(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._log_file is not None:
             self._log_file.close()
@@ -130,23 +128,46 @@ class ControllerBody:
 
     def submit(self, request: Request, client: Client) -> None:
         """Take a request, from any thread. Refusals reach the client as :class:`Finished` with reason ``error``."""
-        self._loop.call_soon_threadsafe(self._submit, request, client)
+        self.loop.call_soon_threadsafe(self._submit, request, client)
 
-    def handle(self, event: Event) -> None:
-        """Give the controller an event; on the body's thread only."""
-        try:
-            self._carry_out(self.controller.handle(event, _now()))
-        finally:
-            self._arm()
+    # On the loop's thread
 
-    # On the body's thread
+    def is_engine_call(self, action: Action) -> bool:
+        """Verifications and local drafts."""
+        return isinstance(action, (Verify, Draft))
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+    def start_engine_call(self, action: Action) -> None:
+        """Queue a call for the pool."""
+        assert isinstance(action, (Verify, Draft))
+        with self._waiting_lock:
+            self._waiting += 1
+        self._pool.submit(self._serve, action)
+
+    def act(self, action: Action) -> None:
+        """Talk to clients and links."""
+        if isinstance(action, Send):
+            self._links[action.link].send(action.data, action.opening)
+        elif isinstance(action, Emit):
+            self._clients[action.sequence].emit(action.tokens, action.origins)
+        elif isinstance(action, Finished):
+            self._clients.pop(action.sequence).finished(action)
+        elif isinstance(action, Connect):
+            self._links[action.link].connect(self.loop)
+        elif isinstance(action, Disconnect):
+            logger.warning("link %d: dropped: %s", action.link, action.reason)
+            self._links[action.link].close()
+        elif isinstance(action, Abort):
+            # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
+            logger.debug("engine call %s is no longer needed", action.action)
+
+    def failed(self, action: Action) -> None:
+        """A client that cannot be told of its tokens has gone."""
+        if isinstance(action, Emit):
+            self.loop.call_soon(self.handle, Cancelled(action.sequence))
+
+    def tick(self) -> None:
+        """A deadline has passed."""
+        self.handle(Tick())
 
     def _submit(self, request: Request, client: Client) -> None:
         self._numbers += 1
@@ -160,53 +181,8 @@ class ControllerBody:
             self._clients.pop(number, None)
             client.finished(Finished(number, "error", {}, str(error)))
 
-    def _carry_out(self, actions: list[Action]) -> None:
-        for action in actions:
-            try:
-                self._act(action)
-            except Exception:  # what follows may belong to other sequences
-                logger.exception("%s failed", type(action).__name__)
-                if isinstance(action, Emit):
-                    self._loop.call_soon(self.handle, Cancelled(action.sequence))
-
-    def _act(self, action: Action) -> None:
-        if isinstance(action, Verify):
-            self._pool.submit(self._verify, action, _array(action.prefix, action.length))
-        elif isinstance(action, Draft):
-            self._pool.submit(self._draft, action, _array(action.prefix, action.length, action.path))
-        elif isinstance(action, Send):
-            self._links[action.link].send(action.data, action.opening)
-        elif isinstance(action, Emit):
-            self._clients[action.sequence].emit(action.tokens, action.origins)
-        elif isinstance(action, Finished):
-            self._clients.pop(action.sequence).finished(action)
-        elif isinstance(action, Connect):
-            self._links[action.link].connect(self._loop)
-        elif isinstance(action, Disconnect):
-            logger.warning("link %d: dropped: %s", action.link, action.reason)
-            self._links[action.link].close()
-        elif isinstance(action, Abort):
-            # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
-            logger.debug("engine call %s is no longer needed", action.action)
-
-    def _arm(self) -> None:
-        due = self.controller.deadline()
-        if due == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = due
-        if due < float("inf"):
-            self._timer = self._loop.call_later(max(0.0, (due - _now()) / 1000.0), self._tick)
-
-    def _tick(self) -> None:
-        self._timer_at = float("inf")
-        self._timer = None
-        self.handle(Tick())
-
     def _poll_cancelled(self) -> None:
-        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
+        self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, client in list(self._clients.items()):
             if client.cancelled():
                 self.handle(Cancelled(number))
@@ -216,7 +192,7 @@ class ControllerBody:
             self.handle(Cancelled(number))
         for link in self._links:
             await link.aclose()
-        self._loop.stop()
+        self.loop.stop()
 
     def _write_log(self, line: str) -> None:
         assert self._log_file is not None
@@ -224,28 +200,29 @@ class ControllerBody:
 
     # On threads of the pool
 
-    def _verify(self, action: Verify, prefix: NDArray[np.int32]) -> None:
-        timeout = self.controller.config.engine_ms
-        self._answer(action.action, Verified, lambda: self._engines.verify(action, prefix, timeout))
+    def _serve(self, action: Verify | Draft) -> None:
+        """Make a call, and those that follow from its answer as long as no other waits for a thread."""
+        with self._waiting_lock:
+            self._waiting -= 1
+        calls: list[Action] = [action]
+        while calls:
+            call = calls.pop()
+            assert isinstance(call, (Verify, Draft))
+            calls = self.answered(self._call(call), keep_calls=True)
+            while calls and (len(calls) > 1 or self._waiting > 0):
+                self.start_engine_call(calls.pop())
 
-    def _draft(self, action: Draft, prefix: NDArray[np.int32]) -> None:
+    def _call(self, action: Verify | Draft) -> Event:
         timeout = self.controller.config.engine_ms
-        self._answer(action.action, Drafted, lambda: self._engines.draft(action, prefix, timeout))
-
-    def _answer(
-        self, action: tuple[int, int], kind: type[Verified] | type[Drafted], call: Callable[[], EngineAnswer]
-    ) -> None:
-        event: Event
         try:
-            answer = call()
-            event = kind(action, answer.tokens, answer.log_probs, answer.engine_ms)
+            if isinstance(action, Verify):
+                answer = self._engines.verify(action, _array(action.prefix, action.length), timeout)
+                return Verified(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
+            answer = self._engines.draft(action, _array(action.prefix, action.length, action.path), timeout)
+            return Drafted(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
         except Exception as error:  # a thread of a pool would swallow it
             logger.exception("engine call failed")
-            event = Failed(action, str(error))
-        try:
-            self._loop.call_soon_threadsafe(self.handle, event)
-        except RuntimeError:
-            logger.debug("the controller has closed; an engine's answer is dropped")
+            return Failed(action.action, str(error))
 
 
 class _LinkEvents:
@@ -271,7 +248,3 @@ def _array(prefix: Sequence[int], length: int, path: tuple[int, ...] = ()) -> ND
     array[:length] = prefix[:length]
     array[length:] = path
     return array
-
-
-def _now() -> float:
-    return time.monotonic_ns() / 1e6

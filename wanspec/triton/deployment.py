@@ -15,7 +15,7 @@ from wanspec.models import check_pair
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
 from wanspec.triton.readiness import Progress
-from wanspec.triton.regions import STAGES, RegionSettings, controller_repository, worker_repository
+from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
 from wanspec.triton.server import TritonServer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Deployment:
         self.controller = TritonServer(
             controller_repository(settings.regions, endpoint),
             name="controller",
-            stages=_stages(settings.regions),
+            stages=controller_stages(settings.regions),
             grpc_port=settings.grpc_port,
             http_port=settings.http_port,
             metrics_port=settings.metrics_port,
@@ -157,12 +157,6 @@ class Deployment:
             pool.shutdown(wait=False, cancel_futures=True)
         if self.worker.ports.grpc != port:
             raise ServerError(f"port {port} of the worker was taken by another process; start again")
-
-
-def _stages(regions: RegionSettings) -> tuple[tuple[str, ...], ...]:
-    if regions.local_draft_model:
-        return STAGES
-    return tuple(tuple(model for model in stage if model != "draft") for stage in STAGES)
 
 
 def _progress(server: str, on_progress: DeploymentProgress | None) -> Progress | None:

@@ -13,6 +13,7 @@ from wanspec.triton import logs
 from wanspec.triton.api import TritonApi
 
 POLL_S = 0.05
+READY_PROBES = 10
 
 #: Called every POLL_S with the state ("starting", "loading", "ready"), the seconds so far, the models not yet loaded.
 Progress: TypeAlias = Callable[[str, float, Sequence[str]], None]
@@ -131,7 +132,8 @@ class _Load:
     def _run(self, api: TritonApi, timeout_s: float) -> None:
         try:
             api.load(self.model, timeout_s)
-            if not api.model_ready(self.model):
+            # A probe waits in vain where Triton gives its connection to a thread that loads another model.
+            if not any(api.model_ready(self.model) for _ in range(READY_PROBES)):
                 self.problem = "it was loaded but is not ready"
         except (ServerError, OSError) as error:
             self.problem = str(error)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanspec.engines.config import EngineConfig
-from wanspec.engines.stored_costs import ROLES, describe_engine, find_costs
+from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, find_costs
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
+from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
 
-STAGES = (("target", "draft"), ("wanspec",))
-"""Order of loading in the controller's server: the endpoint calls the engines."""
+MAX_BATCH_SIZE = 64
+_CALLERS = ("wanspec", compatibility.ENSEMBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class RegionSettings:
         padded_vocab_size: columns of the target's logits, 0 where there is no padding.
         auth_token_file: holds the token that the controller shows to the worker; empty for none.
         event_log: file that receives the controller's event log; empty for none.
+        compat: name the engines' models as NVIDIA's clients do, and serve the other models that these call.
+        decoupled: the engines' models may answer in pieces, and then take streams only.
         costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
     """
 
@@ -76,6 +79,8 @@ class RegionSettings:
     padded_vocab_size: int = 0
     auth_token_file: str = ""
     event_log: str = ""
+    compat: bool = False
+    decoupled: bool = False
     costs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,22 +95,22 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         ConfigError: the target's configuration gives no context length, or the one asked for is above it.
     """
     context = _context(settings)
+    target, draft = (compatibility.TARGET, compatibility.DRAFT) if settings.compat else ("target", "draft")
     values: dict[str, dict[str, Value]] = {
-        "target": _engine(settings, settings.target, settings.target_dir, settings.max_draft_len)
+        target: _engine(settings, settings.target, settings.target_dir, settings.max_draft_len)
         | {"max_input_len": context, "max_seq_len": context}
     }
     if settings.local_draft_model:
-        values["draft"] = _engine(settings, settings.local_draft, settings.draft_dir, 0) | {
-            "max_input_len": 0,
-            "max_seq_len": 0,
-        }
+        values[draft] = _draft_engine(settings, settings.local_draft)
     chat = (settings.target_dir / "chat_template.jinja").is_file() or "chat_template" in read_json(
         settings.target_dir / "tokenizer_config.json"
     )
     values["wanspec"] = {
         "target_dir": str(settings.target_dir),
         "draft_dir": str(settings.draft_dir) if settings.local_draft_model else "",
-        "draft_model": "draft" if settings.local_draft_model else "",
+        "target_model": target,
+        "draft_model": draft if settings.local_draft_model else "",
+        "engines_decoupled": settings.decoupled,
         "worker_urls": worker_urls,
         "auth_token_file": settings.auth_token_file,
         "context": context,
@@ -121,18 +126,38 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "draft_costs_file": settings.costs.get("draft", ""),
         "chat_template": "yes" if chat else "no",
     }
-    return ModelRepository(region_folder("controller"), values)
+    if settings.compat:
+        vocabulary = values[target]["vocab_size"]
+        values |= compatibility.text_models(settings.target_dir, vocabulary, MAX_BATCH_SIZE)
+    return ModelRepository(region_folder("controller"), values, compatibility.templates(values))
+
+
+def controller_stages(settings: RegionSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Order of loading in the controller's server: models that call others come second.
+
+    Raises:
+        ConfigError: as :func:`controller_repository`.
+    """
+    models = controller_repository(settings, "").values
+    return tuple(name for name in models if name not in _CALLERS), tuple(name for name in models if name in _CALLERS)
 
 
 def worker_repository(settings: RegionSettings) -> ModelRepository:
     """Repository of the idle region."""
-    values = _shared(settings, settings.worker, settings.draft_dir) | {
+    shared = _shared(settings, settings.worker, settings.draft_dir)
+    own: dict[str, Value] = {
         "max_sequences": 256,
         "max_leaves": 64,
         "auth_token_file": settings.auth_token_file,
         "costs_file": settings.costs.get("worker", ""),
     }
-    return ModelRepository(region_folder("worker"), {"wanspec_worker": values})
+    values = {"wanspec_worker": shared | own}
+    if settings.compat:
+        values[compatibility.TARGET] = _draft_engine(settings, settings.worker)
+        values[compatibility.PREPROCESSING] = compatibility.preprocessing(
+            settings.draft_dir, shared["vocab_size"], MAX_BATCH_SIZE
+        )
+    return ModelRepository(region_folder("worker"), values, compatibility.templates(values))
 
 
 def engine_roles(settings: RegionSettings) -> tuple[str, ...]:
@@ -146,6 +171,7 @@ def engine_config(settings: RegionSettings, role: str) -> EngineConfig:
     Raises:
         ConfigError: a setting cannot work.
     """
+    settings = replace(settings, compat=False)  # there, engines go by other names
     if role == "worker":
         values = worker_repository(settings).values["wanspec_worker"]
     else:
@@ -160,6 +186,8 @@ def with_stored_costs(settings: RegionSettings) -> tuple[RegionSettings, list[st
         ConfigError: a setting cannot work.
         ModelError: a model's folder is incomplete.
     """
+    if not any_stored():  # describing engines reads their tokenizers, for which nobody need wait
+        return settings, []
     found = {role: find_costs(describe_engine(role, engine_config(settings, role))) for role in engine_roles(settings)}
     files = {role: str(each.path) for role, each in found.items() if each.path is not None}
     return replace(settings, costs=files), [each.reason for each in found.values() if each.reason]
@@ -192,11 +220,15 @@ def _context(settings: RegionSettings) -> int:
 
 def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_draft_len: int) -> dict[str, Value]:
     return _shared(settings, engine, folder) | {
-        "max_batch_size": 64,
+        "max_batch_size": MAX_BATCH_SIZE,
         "max_draft_len": max_draft_len,
         "exclude_input_in_output": False,
-        "decoupled": False,
+        "decoupled": settings.decoupled,
     }
+
+
+def _draft_engine(settings: RegionSettings, engine: EngineSettings) -> dict[str, Value]:
+    return _engine(settings, engine, settings.draft_dir, 0) | {"max_input_len": 0, "max_seq_len": 0}
 
 
 def _shared(settings: RegionSettings, engine: EngineSettings, folder: Path) -> dict[str, Value]:

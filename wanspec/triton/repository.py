@@ -1,6 +1,7 @@
 """Renders a Triton model repository from the templates in ``model_repo/<region>``.
 
 A model's ``config.pbtxt`` is a ``string.Template``: ``${name}`` is replaced by a value, ``$$`` is a dollar sign.
+``${model_name}`` needs no value: it is the name that the model is served by.
 Everything else is copied. The result is parsed as Triton will parse it, so a mistake is found here and not in the
 server's log.
 """
@@ -11,7 +12,7 @@ import json
 import shutil
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,17 +20,20 @@ from wanspec.errors import ConfigError
 
 Value: TypeAlias = str | int | float | bool
 CONFIG = "config.pbtxt"
+MODEL_NAME = "model_name"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRepository:
     """What to render: ``source`` (a folder of model folders) and, by model, the values of its ``config.pbtxt``.
 
-    ``values`` also chooses the models: one of ``source`` that it does not name is left out.
+    ``values`` also chooses the models: one of ``source`` that it does not name is left out. ``templates`` has, by
+    model, the folder that it is made from, where that is not the one of its name in ``source``.
     """
 
     source: Path
     values: Mapping[str, Mapping[str, Value]]
+    templates: Mapping[str, Path] = field(default_factory=dict)
 
     def render(self, destination: Path) -> Path:
         """Write the repository into ``destination``, which must not exist or be empty, and return it.
@@ -46,12 +50,15 @@ class ModelRepository:
         return destination
 
     def _render_model(self, model: str, values: Mapping[str, Value], destination: Path) -> None:
-        source = self.source / model
+        source = self.templates.get(model, self.source / model)
         template = source / CONFIG
         if not template.is_file():
-            known = ", ".join(models_of(self.source)) or "none"
-            raise ConfigError(f"repository model {model}", f"{template} does not exist; {self.source} has: {known}")
-        text = substitute(template.read_text(encoding="utf-8"), values, file=template)
+            known = ", ".join(models_of(source.parent)) or "none"
+            raise ConfigError(f"repository model {model}", f"{template} does not exist; {source.parent} has: {known}")
+        text = template.read_text(encoding="utf-8")
+        if MODEL_NAME in _names(string.Template(text), template):
+            values = {MODEL_NAME: model, **values}
+        text = substitute(text, values, file=template)
         check_config(text, model=model, file=template)
         shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
         (destination / CONFIG).write_text(text, encoding="utf-8")

@@ -23,13 +23,13 @@ def text(tensors: Tensors, name: str, default: str) -> str:
         InvalidRequestError: it is too long, not UTF-8, or not one value.
     """
     tensor = tensors.get(name)
-    return default if tensor is None else _decoded(_one(tensor, name), name)
+    return default if tensor is None else decoded(_one(tensor, name), name)
 
 
 def texts(tensors: Tensors, name: str) -> tuple[str, ...]:
     """All strings of an input, none where it is absent. Raises as :func:`text`."""
     tensor = tensors.get(name)
-    return () if tensor is None else tuple(_decoded(raw, name) for raw in tensor.reshape(-1))
+    return () if tensor is None else tuple(decoded(raw, name) for raw in tensor.reshape(-1))
 
 
 def whole(tensors: Tensors, name: str, default: Any) -> Any:
@@ -48,7 +48,12 @@ def number(tensors: Tensors, name: str, default: float) -> float:
     return default if tensor is None else float(_one(tensor, name))
 
 
-def _decoded(raw: Any, name: str) -> str:
+def decoded(raw: Any, name: str) -> str:
+    """One string of the input ``name``.
+
+    Raises:
+        InvalidRequestError: it is too long or not UTF-8.
+    """
     data = raw if isinstance(raw, bytes) else str(raw).encode()
     if len(data) > MAX_TEXT_BYTES:
         raise InvalidRequestError(name, f"{len(data)} bytes, the limit is {MAX_TEXT_BYTES}")

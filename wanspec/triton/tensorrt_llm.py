@@ -42,6 +42,7 @@ def verify(
     *,
     log_probs: bool,
     timeout_ms: float,
+    decoupled: bool = False,
 ) -> EngineAnswer:
     """Verify drafts after a prefix in one target pass. Blocking; from any thread of the stub.
 
@@ -52,6 +53,7 @@ def verify(
         choice: tensors that say how tokens are chosen (:mod:`wanspec.triton.choice_inputs`).
         log_probs: also return the log-probability of each token.
         timeout_ms: longest that the call may wait in Triton's queue; one that runs is not cut off.
+        decoupled: whether the model is deployed so; other calls to such a model fail.
 
     Returns:
         j accepted drafts and one token of the target's own.
@@ -62,7 +64,7 @@ def verify(
     inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(len(drafts) + 1)}
     if drafts:
         inputs["draft_input_ids"] = np.array([drafts], dtype=np.int32)
-    return _call(model, inputs, log_probs, timeout_ms)
+    return _call(model, inputs, log_probs, timeout_ms, decoupled)
 
 
 def generate(
@@ -73,6 +75,7 @@ def generate(
     *,
     log_probs: bool,
     timeout_ms: float,
+    decoupled: bool = False,
 ) -> EngineAnswer:
     """Generate ``count`` tokens in one request: a local draft. Arguments as :func:`verify`'s.
 
@@ -80,10 +83,12 @@ def generate(
         EngineError: the engine answered with an error.
     """
     inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(count)}
-    return _call(model, inputs, log_probs, timeout_ms)
+    return _call(model, inputs, log_probs, timeout_ms, decoupled)
 
 
-def _call(model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_ms: float) -> EngineAnswer:
+def _call(
+    model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_ms: float, decoupled: bool
+) -> EngineAnswer:
     inputs["input_lengths"] = _int(inputs["input_ids"].shape[1])
     inputs["exclude_input_in_output"] = _TRUE
     inputs["return_perf_metrics"] = _TRUE
@@ -95,10 +100,13 @@ def _call(model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_
         requested_output_names=[*_OUTPUTS, _LOG_PROBS] if log_probs else _OUTPUTS,
         timeout=int(timeout_ms * 1000),
     )
-    response = request.exec()
-    if response.has_error():
-        raise EngineError(f"{model}: {response.error().message()}")
-    return _answer(model, {t.name(): t.as_numpy() for t in response.output_tensors()})
+    outputs: dict[str, NDArray[Any]] = {}
+    # All are read: a decoupled model's last response may be an empty one.
+    for response in request.exec(decoupled=True) if decoupled else (request.exec(),):
+        if response.has_error():
+            raise EngineError(f"{model}: {response.error().message()}")
+        outputs |= {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+    return _answer(model, outputs)
 
 
 def _answer(model: str, outputs: dict[str, NDArray[Any]]) -> EngineAnswer:

@@ -25,10 +25,7 @@ class TextCodec:
             ModelError: the folder has no usable tokenizer.json.
         """
         self._folder = folder
-        try:
-            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+        self.tokenizer = load_tokenizer(folder)
         # A character of a token stands for at most four bytes of text.
         self.longest_token = 4 * max(map(len, self.tokenizer.get_vocab()))
         self.end_ids = _end_ids(folder)
@@ -89,6 +86,30 @@ class TextStream:
         rest: str = self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
         self._pending.clear()
         return rest if _REPLACEMENT in rest else ""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read a model folder's tokenizer.
+
+    Raises:
+        ModelError: the folder has no usable tokenizer.json.
+    """
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+
+
+def special_token(folder: Path, tokenizer: Tokenizer, name: str) -> int | None:
+    """Id of the token that tokenizer_config.json gives for ``eos_token`` or ``pad_token``; None where it has none.
+
+    Raises:
+        ModelError: the file is there, but cannot be read.
+    """
+    given = _read(folder / "tokenizer_config.json").get(name)
+    content = given.get("content") if isinstance(given, dict) else given
+    found: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

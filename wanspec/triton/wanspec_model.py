@@ -77,6 +77,7 @@ class TritonPythonModel:
             parameters.text("draft_model", ""),
             parameters.whole("padded_vocab_size", 0) or mine.vocab_size,
             config.sampling,
+            decoupled=parameters.text("engines_decoupled", "false") == "true",
         )
         log = parameters.text("event_log", "")
         self._body = ControllerBody(
@@ -112,23 +113,36 @@ class TritonPythonModel:
 class _BlsEngines:
     """Engine calls to the models of this server."""
 
-    def __init__(self, target: str, draft: str, vocab_size: int, sampling: SamplingMode) -> None:
+    def __init__(self, target: str, draft: str, vocab_size: int, sampling: SamplingMode, *, decoupled: bool) -> None:
         self._target = target
         self._draft = draft
         self._vocab_size = vocab_size
         self._sampling = sampling
+        self._decoupled = decoupled
 
     def verify(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
         choice = self._choice(action)
         if self._sampling is SamplingMode.TENSORRT_LLM:
             choice |= one_hot_inputs(action.sampling, action.drafts, len(prefix), self._vocab_size)
         return tensorrt_llm.verify(
-            self._target, prefix, action.drafts, choice, log_probs=action.log_probs, timeout_ms=timeout_ms
+            self._target,
+            prefix,
+            action.drafts,
+            choice,
+            log_probs=action.log_probs,
+            timeout_ms=timeout_ms,
+            decoupled=self._decoupled,
         )
 
     def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
         return tensorrt_llm.generate(
-            self._draft, prefix, action.count, self._choice(action), log_probs=True, timeout_ms=timeout_ms
+            self._draft,
+            prefix,
+            action.count,
+            self._choice(action),
+            log_probs=True,
+            timeout_ms=timeout_ms,
+            decoupled=self._decoupled,
         )
 
     def _choice(self, action: Verify | Draft) -> dict[str, NDArray[Any]]:

@@ -1,12 +1,10 @@
-"""Runs a :class:`~wanspec.core.worker.Worker` for real: a thread with an asyncio loop, the draft engine on another."""
+"""Runs a :class:`~wanspec.core.worker.Worker` for real: the draft engine on a thread, links on a loop."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Protocol
 
 from wanspec.core.config import WorkerConfig
@@ -26,6 +24,7 @@ from wanspec.core.events import (
     WorkerEvent,
 )
 from wanspec.core.worker import Worker
+from wanspec.triton.body import Body
 
 logger = logging.getLogger(__name__)
 
@@ -48,127 +47,101 @@ class Downlink(Protocol):
         ...
 
 
-class WorkerBody:
-    """One worker and its draft engine, on threads of their own."""
+class WorkerBody(Body[WorkerEvent, WorkerAction]):
+    """One worker, its draft engine and its links.
+
+    Attributes:
+        worker: the state machine; not to be given events but by this body.
+    """
 
     def __init__(self, config: WorkerConfig, engine: DraftEngine) -> None:
         self.worker = Worker(config)
+        super().__init__("wanspec-worker", self.worker)
         self._engine = engine
-        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="wanspec-draft")
+        self._calls: SimpleQueue[WorkerAction | None] = SimpleQueue()
+        self._engine_thread = threading.Thread(target=self._serve, name="wanspec-draft", daemon=True)
         self._links: dict[int, Downlink] = {}
         self._numbers = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="wanspec-worker", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
-        self._thread.start()
-        self._loop.call_soon_threadsafe(self._poll_cancelled)
+        super().start()
+        self._engine_thread.start()
+        self.loop.call_soon_threadsafe(self._poll_cancelled)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop the threads; open links end."""
-        if not self._thread.is_alive():
+        if not self.running:
             return
-        self._loop.call_soon_threadsafe(self._shut_down)
-        self._thread.join(timeout_s)
-        self._engine_thread.shutdown(wait=False, cancel_futures=True)
+        self._calls.put(None)
+        self.loop.call_soon_threadsafe(self._shut_down)
+        self.join(timeout_s)
 
     def link(self, data: bytes, downlink: Downlink) -> None:
         """A controller opens a link with this frame; from any thread."""
-        self._loop.call_soon_threadsafe(self._link, data, downlink)
+        self.loop.call_soon_threadsafe(self._link, data, downlink)
 
     def steer(self, data: bytes) -> None:
         """A frame of a controller whose link is open; from any thread."""
-        self._loop.call_soon_threadsafe(self._handle, Steered(data))
+        self.post(Steered(data))
 
-    # On the body's thread
+    # On the loop's thread
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+    def is_engine_call(self, action: WorkerAction) -> bool:
+        """Passes, and what the engine is to forget."""
+        return isinstance(action, (Expand, Release))
 
-    def _link(self, data: bytes, downlink: Downlink) -> None:
-        self._numbers += 1
-        self._links[self._numbers] = downlink
-        self._handle(LinkOpened(self._numbers, data))
+    def start_engine_call(self, action: WorkerAction) -> None:
+        """Queue a call; they are made in order."""
+        self._calls.put(action)
 
-    def _handle(self, event: WorkerEvent) -> None:
-        try:
-            self._carry_out(self.worker.handle(event, _now()))
-        finally:
-            self._arm()
-
-    def _carry_out(self, actions: list[WorkerAction]) -> None:
-        for action in actions:
-            try:
-                self._act(action)
-            except Exception:  # what follows may belong to other controllers
-                logger.exception("%s failed", type(action).__name__)
-
-    def _act(self, action: WorkerAction) -> None:
+    def act(self, action: WorkerAction) -> None:
+        """Talk to controllers."""
         if isinstance(action, Send):
             downlink = self._links.get(action.link)
             if downlink is not None:
                 downlink.send(action.data)
-        elif isinstance(action, Expand):
-            self._engine_thread.submit(self._expand, action)
-        elif isinstance(action, Release):
-            self._engine_thread.submit(self._engine.release, action.key)
         elif isinstance(action, Disconnect):
             downlink = self._links.pop(action.link, None)
             if downlink is not None:
                 logger.warning("link %d: closed: %s", action.link, action.reason)
                 downlink.close()
 
-    def _arm(self) -> None:
-        due = self.worker.deadline()
-        if due == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = due
-        if due < float("inf"):
-            self._timer = self._loop.call_later(max(0.0, (due - _now()) / 1000.0), self._tick)
+    def tick(self) -> None:
+        """A deadline has passed."""
+        self.handle(Tick())
 
-    def _tick(self) -> None:
-        self._timer_at = float("inf")
-        self._timer = None
-        self._handle(Tick())
+    def _link(self, data: bytes, downlink: Downlink) -> None:
+        self._numbers += 1
+        self._links[self._numbers] = downlink
+        self.handle(LinkOpened(self._numbers, data))
 
     def _poll_cancelled(self) -> None:
-        self._loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
+        self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, downlink in list(self._links.items()):
             if downlink.cancelled():
                 del self._links[number]
-                self._handle(Disconnected(number, "the controller left"))
+                self.handle(Disconnected(number, "the controller left"))
                 downlink.close()
 
     def _shut_down(self) -> None:
         for downlink in self._links.values():
             downlink.close()
         self._links.clear()
-        self._loop.stop()
+        self.loop.stop()
 
     # On the engine's thread
 
-    def _expand(self, action: Expand) -> None:
-        event: WorkerEvent
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if isinstance(call, Release):
+                self._engine.release(call.key)
+            elif isinstance(call, Expand):
+                self.answered(self._expand(call), keep_calls=False)
+
+    def _expand(self, action: Expand) -> WorkerEvent:
         try:
-            event = Expanded(action.number, self._engine.expand(action.batch, action.top))
-        except Exception as error:  # a thread of a pool would swallow it
+            return Expanded(action.number, self._engine.expand(action.batch, action.top))
+        except Exception as error:  # the thread must live on
             logger.exception("draft pass failed")
-            event = ExpandFailed(action.number, str(error))
-        try:
-            self._loop.call_soon_threadsafe(self._handle, event)
-        except RuntimeError:
-            logger.debug("the worker has closed; a pass is dropped")
-
-
-def _now() -> float:
-    return time.monotonic_ns() / 1e6
+            return ExpandFailed(action.number, str(error))

@@ -49,7 +49,8 @@ class TritonPythonModel:
         identity = Fingerprint(mine.tokenizer, mine.vocab_size, f"{folder.name}:{mine.model_id.hex()[:8]}")
         settings = EngineConfig.from_parameters(parameters.values)
         engine = build_draft_engine(settings)
-        costs = costs_or_none(parameters.text("costs_file", ""), describe_engine("worker", settings))
+        costs_file = parameters.text("costs_file", "")
+        costs = costs_or_none(costs_file, describe_engine("worker", settings)) if costs_file else None
         config = WorkerConfig(
             identity,
             auth_token=read_token(parameters.text("auth_token_file", "")),

@@ -34,6 +34,7 @@ def up_regions(*arguments: str) -> RegionSettings:
 
 
 def test_costs_are_measured_with_their_pace_and_found_by_up_with_the_same_options() -> None:
+    assert with_stored_costs(up_regions()) == (up_regions(), [])
     paced = ("--pace-ms", "1,2,3", "--time-scale", "2")
     done = run("--engine", "worker", "--engine", "draft", *paced, "--json")
     assert done.exit_code == 0, done.output
@@ -56,8 +57,8 @@ def test_costs_are_measured_with_their_pace_and_found_by_up_with_the_same_option
     regions, unused = with_stored_costs(up_regions("--pace-ms", "1,2,3"))
     assert regions.costs == {}
     assert [reason.partition(" (")[2] for reason in unused] == [
-        "pace_ms was 4, is 2): not used",
-        "pace_ms was 6, is 3): not used",
+        "pace_ms was 4, is 2): not used, calibrate again",
+        "pace_ms was 6, is 3): not used, calibrate again",
     ]
 
 

@@ -50,6 +50,7 @@ def test_help_lists_commands_and_exit_codes(run):
         (("up", "--pair", "small", "--target", "x"), "--pair"),
         (("up", "--target", "small-target"), "--draft"),
         (("up", "--pair", "small", "--pace-ms", "1,2"), "target,draft,worker"),
+        (("up", "--pair", "small", "--decoupled"), "--compat"),
         (("up", "--pair", "none"), "none"),
         (("up", "--rtt-ms", "-1"), "rtt-ms"),
         (("up", "--pair", "small", "--set", "k"), "name=value"),

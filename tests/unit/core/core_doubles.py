@@ -100,7 +100,7 @@ class Bench:
 
     def __init__(self, **config):
         self.now = 1_000.0
-        self.worker = Worker(WorkerConfig(PRINT, **config), instance=WORKER)
+        self.worker = Worker(WorkerConfig(PRINT, **{"frame_ms": 0.0, **config}), instance=WORKER)
         self._sent = 0
 
     def do(self, event, at=None):

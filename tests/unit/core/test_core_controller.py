@@ -7,6 +7,7 @@ import math
 import pytest
 
 from tests.unit.core.core_doubles import VOCAB, Rig, emitted, finished, hash_of, messages_in, of, one
+from wanspec.core.costs import flat_costs
 from wanspec.core.events import (
     Abort,
     Cancelled,
@@ -108,6 +109,14 @@ def test_a_wait_ends_at_its_deadline_and_the_worker_is_overdue_until_it_speaks(l
     assert one(Draft, actions).count == 2  # overdue: standard speculative decoding, no wait
     linked.drafts(PROMPT, 1, [(ROOT, 1, -0.1)])
     assert not sequence.overdue
+
+
+def test_a_policy_sees_the_costs_that_were_measured():
+    costs = flat_costs(23.4)
+    rig = Rig(verify_costs=costs)
+    rig.submit()
+    view = rig.controller.sequences[1]
+    assert (view.verify_costs, view.draft_costs) == (costs, None)
 
 
 def test_drafts_are_clipped_to_the_engines_limit():

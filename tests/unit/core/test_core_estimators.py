@@ -178,7 +178,7 @@ def test_leaves_are_worth_a_pass_while_they_make_more_tokens_per_ms(chances, per
     assert worthwhile(chances, costs(*per_leaf), 100) == expected
 
 
-def test_all_leaves_are_worth_it_where_nothing_was_measured():
+def test_all_leaves_are_worth_it_where_they_cost_nothing():
     assert worthwhile([1e-9] * 64, UNMEASURED, 100) == 64
 
 

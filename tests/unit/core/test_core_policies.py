@@ -122,6 +122,25 @@ def test_algorithm_1_sets_t_update_after_a_miss_or_a_surprise(outcome, behind):
     assert isinstance(policy.decide(FakeView(), 1_030.0), Wait)
 
 
+@pytest.mark.parametrize(
+    ("rule", "after_ms", "steps"),
+    [
+        ("listing", 0, 4),  # begun at 0, 7, 14 and 21 ms; 28 would do too, but k is 4
+        ("listing", 9, 3),  # at 9, 16 and 23 ms
+        ("listing", 25, 1),
+        ("listing", 30, 0),
+        ("text", 9, 2),  # at 9 and 16 ms: from 23 ms on the worker is as soon
+    ],
+)
+def test_local_steps_that_follow_each_other_make_one_request(rule, after_ms, steps):
+    policy = make_policy("wanspec", {"rule": rule, "k": 4})
+    policy.verified(Outcome(2, 1, 0.1), 1_000.0)
+    view = FakeView(most_drafts=9)
+    view.estimators.observe("draft", 7.0)
+    decision = policy.decide(view, 1_000.0 + after_ms)
+    assert decision == DraftLocally(steps, "worker behind") if steps else isinstance(decision, Wait)
+
+
 def test_a_sequence_opened_again_is_behind_again():
     policy = make_policy("wanspec", {})
     policy.verified(Outcome(2, 1, 0.1), 1_000.0)
@@ -134,7 +153,7 @@ def test_a_sequence_opened_again_is_behind_again():
     ("rule", "parameters", "last_local_ms"),
     [
         ("listing", {}, 29),
-        ("listing", {"draft_ms": 20}, 29),  # the listing never reads T_draft
+        ("listing", {"draft_ms": 20}, 29),  # the listing does not decide by T_draft
         ("text", {"draft_ms": 20}, 9),
         ("text", {}, 22),  # the measured local draft step is 7 ms
         ("listing", {"rtt_ms": 50}, 49),

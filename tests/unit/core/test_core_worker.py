@@ -253,6 +253,32 @@ def test_a_commit_during_a_pass_wastes_what_it_pruned(bench):
     assert bench.worker.counters.wasted_leaves == 1
 
 
+def test_drafts_of_short_passes_share_frames():
+    bench = Bench(frame_ms=1.0)
+    bench.greet()
+    first = bench.expand(bench.open(max_depth=4), 9)
+    assert len(messages_in(first, Drafts)) == 1
+    second = bench.expand(first, 8)
+    assert messages_in(second) == []
+    assert bench.worker.deadline() == bench.now + 1.0
+    third = bench.do(Tick(), bench.now + 1.0)
+    assert [type(m) for m in messages_in(third)] == [PassReport, Drafts]
+    held = bench.expand(second, 7)
+    assert messages_in(held) == []
+    assert len(messages_in(bench.expand(held, 6), Drafts)) == 2, "the last pass holds nothing back"
+
+
+def test_what_a_controller_asks_for_waits_for_no_frame():
+    bench = Bench(frame_ms=1.0)
+    bench.greet()
+    held = bench.expand(bench.expand(bench.open(max_depth=9), 9), 8)
+    assert messages_in(held) == []
+    answered = bench.steer(want_reply=True)
+    assert [type(m) for m in messages_in(answered)] == [PassReport, Drafts]
+    lost = bench.steer(Commit(7, 1, 3, 0, (1,)))
+    assert messages_in(lost) == [Lost(7, 1, LostCode.UNKNOWN, 3)]
+
+
 def test_a_close_during_a_pass(bench):
     actions = bench.open()
     assert len(of(Release, bench.steer(Close(1, 1)))) == 1

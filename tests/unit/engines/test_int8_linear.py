@@ -43,6 +43,18 @@ def test_each_output_errs_by_half_a_step_of_its_own_row_at_most(
     assert (error[:, 5] < 1e-6).all()
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_kept_to_half_a_step_whatever_type_their_scale_has(kind: torch.dtype) -> None:
+    layer = a_layer().to(kind)
+    quantised = Int8Linear(layer)
+    scale = quantised.scale.double()[:, None]
+    error = (layer.weight.double() - quantised.weight * scale).abs()
+    slack = {torch.bfloat16: 2**-8, torch.float16: 2**-11}.get(kind, 1e-6)  # the largest weight of a row may be cut
+    assert (error <= scale * (0.5 + 127 * slack)).all()
+    assert (error <= scale * 0.5001).double().mean() > 0.98
+    assert quantised.scale.dtype == kind
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_row_does_not_depend_on_the_rows_beside_it(kind: torch.dtype) -> None:
     """Neighbours a thousand times as large would take all of an activation scale that the batch shares."""

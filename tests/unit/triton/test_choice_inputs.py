@@ -162,6 +162,13 @@ def test_the_table_of_options_is_complete():
     assert not set(REFUSED) & set(endpoint.INPUTS)
 
 
+@pytest.mark.parametrize("name", [name for name, state in rows().items() if state == "served"])
+def test_every_option_that_is_served_is_tested_on_real_servers(name):
+    """Those that are refused are tested there by the list itself."""
+    tests = (Path(__file__).parents[2] / "integration" / "test_sampling.py").read_text()
+    assert f'"{name}"' in tests or re.search(rf"\b{name}=", tests)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_served_is_refused_by_name(name):
     with pytest.raises(InvalidRequestError, match="is not supported: ") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import ClassVar
 
 from wanspec.core.messages import Drafting
@@ -65,7 +66,7 @@ class WanSpec:
         k: candidates a verification takes.
         phi: entropy (nats) of the target's own token above which the worker is expected to have missed it.
         rtt_ms: the paper's R; 0 measures it: one round trip and one worker pass, which a synchronisation takes.
-        draft_ms: the paper's T_draft; 0 uses the measured median. Only the ``text`` rule reads it.
+        draft_ms: the paper's T_draft; 0 uses the measured median. How many steps one request drafts follows from it.
         rule: ``listing`` drafts locally while t_update + R lies ahead (Algorithm 1 as printed); ``text`` only while it
             lies further ahead than one local draft step takes (section 4's wording).
         branching, theta, width: b, theta and s of Algorithm 2.
@@ -112,18 +113,24 @@ class WanSpec:
             return VerifyNow(depth)
         if not view.worker_ready:
             return single_region(view, self.k, "overdue" if view.overdue else "no worker")
-        if self._worker_is_behind(view, now):
-            return DraftLocally(1, "worker behind") if view.local_draft else VerifyNow(depth)
+        steps = self._steps_behind(view, now, wanted - depth)
+        if steps > 0:
+            return DraftLocally(steps, "worker behind") if view.local_draft else VerifyNow(depth)
         return Wait(wait_limit_ms(view, self.wait_ms), "drafts")
 
-    def _worker_is_behind(self, view: View, now: float) -> bool:
-        measured = view.estimators.median("rtt")
-        if not self.rtt_ms and measured is None:
-            return True
-        synchronisation = self.rtt_ms or (measured or 0.0) + (view.estimators.median("pass") or 0.0)
+    def _steps_behind(self, view: View, now: float, most: int) -> int:
+        """Local draft steps, at most ``most``, that Algorithm 1 begins before the worker can have caught up."""
+        rtt, draft = view.estimators.median("rtt"), self.draft_ms or view.estimators.median("draft")
+        most = most if draft is not None else 1
+        if not self.rtt_ms and rtt is None:
+            return most
+        synchronisation = self.rtt_ms or (rtt or 0.0) + (view.estimators.median("pass") or 0.0)
         updated = view.opened_ms if self._updated_ms is None else max(self._updated_ms, view.opened_ms)
-        margin = (self.draft_ms or view.estimators.median("draft") or 0.0) if self.rule == "text" else 0.0
-        return updated + synchronisation > now + margin
+        step = draft or 0.0
+        left = updated + synchronisation - now - (step if self.rule == "text" else 0.0)
+        if left <= 0.0:
+            return 0
+        return most if left >= most * step else ceil(left / step)
 
     def verified(self, outcome: Outcome, now: float) -> None:
         """Set t_update where the worker probably has to start again (Algorithm 1, step 2)."""
