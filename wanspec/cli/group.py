@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
+from wanspec.cli import advise, calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,6 +19,7 @@ def cli() -> None:
       wanspec demo                two regions, two prompts, what the split saved
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
+      wanspec advise --rtt 30     would a worker pay here? By simulation
 
     \b
     Exit codes:
@@ -39,6 +40,7 @@ for command in (
     conformance.conformance,
     simulate.simulate,
     reproduce.reproduce,
+    advise.advise_command,
     record.record,
 ):
     cli.add_command(command)

@@ -26,7 +26,13 @@ _AT_ONCE = 8
 @click.option("--prompts", type=click.Path(path_type=Path), help="One a line; ours if not given.")
 @click.option("--count", default=24, show_default=True, type=click.IntRange(1), help="Most prompts to record.")
 @click.option("--tokens", default=100, show_default=True, type=click.IntRange(1), help="After each prompt.")
-@click.option("--branches", default=12, show_default=True, type=click.IntRange(0), help="Beside each token.")
+@click.option(
+    "--branches",
+    default=12,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Contexts one token off the text, at each of its tokens.",
+)
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64", "bfloat16"]))
 @click.option("--device", default="cpu", show_default=True, help="As PyTorch names it.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of PyTorch.")

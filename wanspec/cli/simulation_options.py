@@ -89,7 +89,7 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
     if options["rtt_trace"] is not None:
         weather.path = RttTrace.read(read_lines(options["rtt_trace"]))
     elif options["spikes"]:
-        weather.path = _spikes(options["spikes"], rtt_ms)
+        weather.path = _spikes(options["spikes"])
     pair = make_source(options["source"], options["seed"], options["confidence"])
     recorded = pair if isinstance(pair, TracePair) else None
     return Setup(
@@ -135,14 +135,14 @@ def progress(total: int, what: str = "simulating", unit: str = "requests") -> It
         yield lambda done: bars.advance(task, done)
 
 
-def _spikes(text: str, rtt_ms: float) -> Spikes:
+def _spikes(text: str) -> Spikes:
     try:
         spike, every, length = (float(part) for part in text.split(":"))
     except ValueError:
         raise ConfigError("spikes", f"{text!r} is not RTT:EVERY:LENGTH in ms") from None
     if not (spike >= 0.0 and every > length > 0.0):
         raise ConfigError("spikes", f"{text!r}: a spike is shorter than the time between two, and above 0 ms")
-    return Spikes(rtt_ms, spike, every, length)
+    return Spikes(spike, every, length)
 
 
 def _deed(text: str) -> tuple[float, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 
 from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
@@ -140,6 +142,8 @@ def _each(
 def _take(setup: Setup) -> None:
     """Keep a setup in a process of the pool: a source's tables are sent once, not with every task."""
     _taken.append(setup)
+    gc.freeze()
+    gc.set_threshold(100_000)  # trees are cycles, and short-lived
 
 
 def _measure_taken(contender: Contender, numbers: range) -> list[Measured]:
@@ -159,7 +163,7 @@ def _submit(world: World, sequence: int, setup: Setup, contender: Contender, num
     prompt = setup.prompt(number)
     request = Request(prompt, setup.tokens, policy=contender.policy, parameters=parameters, sampling=sampling)
     for time, deed in setup.deeds:
-        world.at(world.now + time, lambda deed=deed: _do(world, deed))  # type: ignore[misc]
+        world.at(world.now + time, partial(_do, world, deed))
     world.submit(sequence, request)
 
 

@@ -23,7 +23,7 @@ class Width:
 
     Attributes:
         top: children of each context.
-        branches: most contexts beside the text below each of its tokens.
+        branches: most contexts one token off the text, at each of its tokens; half as many at each further level.
         depth: how deep they go.
         floor: contexts less probable than this, from where they leave the text on, are left out.
     """

@@ -81,7 +81,7 @@ class Tables:
         if "local_adaptive" in self._local and "local_adaptive" not in named:
             rows.append(self._row(rtt_ms, "local_adaptive", self._local["local_adaptive"]))
         rows += [self._row(rtt_ms, name, results) for name, results in measured.items()]
-        if setup.concurrent == 1:
+        if setup.concurrent == 1 and setup.weather.path is None and not setup.jitter:  # else it would be no bound
             numbers = range(setup.requests)
             rows.append(self._row(rtt_ms, ORACLE, bound(setup, numbers)))
             rows.append(self._row(rtt_ms, FREE_ORACLE, bound(setup, numbers, free_drafts=True)))

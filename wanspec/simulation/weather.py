@@ -14,8 +14,8 @@ from wanspec.errors import ConfigError
 class DelayPath(Protocol):
     """A round-trip time that changes over time."""
 
-    def rtt_ms(self, now: float) -> float:
-        """Round-trip time at ``now``, both in ms."""
+    def rtt_ms(self, now: float, usual_ms: float = 0.0) -> float:
+        """Round-trip time at ``now``, where ``usual_ms`` is that of a calm network, all in ms."""
         ...
 
 
@@ -24,18 +24,17 @@ class Spikes:
     """A round trip that rises for a while, again and again.
 
     Attributes:
-        base_ms, spike_ms: round-trip time outside and inside a spike.
+        spike_ms: round-trip time inside a spike; outside it is the usual one.
         every_ms, length_ms: from the beginning of one spike to that of the next, and to its own end.
     """
 
-    base_ms: float
     spike_ms: float
     every_ms: float
     length_ms: float
 
-    def rtt_ms(self, now: float) -> float:
-        """Round-trip time at ``now``, both in ms."""
-        return self.spike_ms if now % self.every_ms < self.length_ms else self.base_ms
+    def rtt_ms(self, now: float, usual_ms: float = 0.0) -> float:
+        """Round-trip time at ``now``, where ``usual_ms`` is that of a calm network, all in ms."""
+        return self.spike_ms if now % self.every_ms < self.length_ms else usual_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class RttTrace:
     times_ms: tuple[float, ...]
     rtts_ms: tuple[float, ...]
 
-    def rtt_ms(self, now: float) -> float:
-        """Round-trip time at ``now``, both in ms."""
+    def rtt_ms(self, now: float, usual_ms: float = 0.0) -> float:
+        """Round-trip time at ``now``, where ``usual_ms`` is that of a calm network, all in ms."""
         step = self.times_ms[-1] - self.times_ms[-2] if len(self.times_ms) > 1 else 1.0
         place = now % (self.times_ms[-1] + step)
         return self.rtts_ms[bisect_right(self.times_ms, place) - 1]
@@ -69,7 +68,7 @@ class RttTrace:
             if not text:
                 continue
             try:
-                *time, rtt = (float(part) for part in text.split(","))
+                *time, rtt = (float(part) for part in text.split(",", 1))
             except ValueError:
                 if rows or number > 1:
                     raise ConfigError("rtt_trace", f"line {number}: {text!r} is not time_ms,rtt_ms") from None
@@ -90,7 +89,7 @@ class Weather:
     Attributes:
         delay_ms: one way.
         jitter_ms: most that is added to it, uniformly.
-        path: if set, half its round trip stands in for ``delay_ms``.
+        path: if set, half its round trip stands in for ``delay_ms``, which it may build on.
         loss, duplicate: of frames.
         reorder: frames may overtake each other.
         cut: connections are refused.
@@ -117,4 +116,4 @@ class Weather:
 
     def one_way_ms(self, now: float) -> float:
         """Delay of one way without jitter."""
-        return self.delay_ms if self.path is None else self.path.rtt_ms(now) / 2
+        return self.delay_ms if self.path is None else self.path.rtt_ms(now, 2 * self.delay_ms) / 2

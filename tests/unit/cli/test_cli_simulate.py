@@ -1,0 +1,76 @@
+"""``wanspec simulate``, ``reproduce`` and ``advise`` as people and programs see them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from wanspec.cli.group import cli
+
+FEW = ["--requests", "3", "--tokens", "20", "--processes", "1"]
+
+
+@pytest.fixture
+def call():
+    return lambda *arguments: CliRunner().invoke(cli, [*arguments])
+
+
+def test_simulate_prints_one_object_a_row(call, tmp_path):
+    log = tmp_path / "log"
+    result = call("simulate", "--policy", "wanspec,wanspec:phi=2", "--rtt", "10,40", *FEW, "--json", "--event-log", log)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert {row["rtt_ms"] for row in rows} == {10.0, 40.0}
+    assert {"local", "local, best k", "wanspec", "wanspec:phi=2", "oracle"} <= {row["policy"] for row in rows}
+    for row in rows:
+        assert row["leaves"] == 16
+        for name in ("latency_ratio", "draft_passes_saved", "scarce_gpu_ratio"):
+            low, high = row[f"{name}_interval"]
+            assert low <= row[name] <= high
+    assert log.read_text().startswith('{"log":')
+
+
+def test_simulate_is_the_same_for_the_same_seed(call):
+    first, again, other = (call("simulate", *FEW, "--json", "--seed", seed).output for seed in ("4", "4", "5"))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--policy", "best"], "--policy: 'best' is unknown"),
+        (["--policy", "wanspec:phi=-1"], "phi"),
+        (["--timing", "fast"], "--timing"),
+        (["--source", "iid"], "--source"),
+        (["--event", "5:explode"], "--event"),
+        (["--spikes", "1:2"], "--spikes"),
+        (["--rtt-trace", "/nowhere"], "cannot be read"),
+        (["--rtt", "a"], "not numbers"),
+    ],
+)
+def test_simulate_says_what_is_wrong(call, arguments, problem):
+    result = call("simulate", *FEW, *arguments)
+    assert result.exit_code != 0
+    assert problem in result.output
+
+
+def test_reproduce_writes_tables_pictures_and_a_page(call, tmp_path):
+    result = call("reproduce", "fig9", "--requests", "2", "--processes", "1", "--out", tmp_path / "made")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "made").iterdir()}
+    assert names == {"fig9.md", "fig9.json", "fig9.png", "figures.html"}
+    made = json.loads((tmp_path / "made" / "fig9.json").read_text())
+    assert [point["x"] for point in made["panels"][0]["curves"][0]["points"]] == [10.0, 15.0, 70.0]
+
+
+def test_advise_gives_a_verdict_and_numbers(call):
+    result = call("advise", "--rtt", "10", "--acceptance", "0.8", "--policy", "wanspec", "--requests", "6", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["enable"] is True
+    assert found["policy"] == "wanspec"
+    assert found["verdict"].startswith("Use a worker")
+    assert {"capacity", "bytes_down_a_token", "latency_ratio"} <= set(found["choices"][0])
