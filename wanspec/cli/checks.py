@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanspec.cli.machine import cores, gpus, memory_bytes, processor_name
+from wanspec.cli.machine import cores, gpus, memory_bytes
 from wanspec.cli.regions import STANDARD_PORTS
 from wanspec.errors import ServerError
+from wanspec.hardware import processor_name
 from wanspec.models import CATALOG, cache_dir, is_ready
 from wanspec.network.ports import is_free, reserve_ports
 from wanspec.triton.binaries import find_binaries

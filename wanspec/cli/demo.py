@@ -35,7 +35,7 @@ from wanspec.models import PAIRS
 from wanspec.network.shape import LinkShape
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
-from wanspec.triton.regions import RegionSettings
+from wanspec.triton.regions import RegionSettings, with_stored_costs
 
 SPLIT, LOCAL, TARGET_ONLY = "wanspec", "local", "target_only"
 POLICIES = (SPLIT, LOCAL, TARGET_ONLY)
@@ -96,7 +96,7 @@ def demo(
     # With --json, everything for people goes to standard error.
     console = make_console(color=not no_color, stderr=as_json)
     target, draft = choose_models(pair)
-    regions = RegionSettings(target, draft, *engines(pace_ms))
+    regions, _ = with_stored_costs(RegionSettings(target, draft, *engines(pace_ms)))
     deployment = Deployment(DeploymentSettings(regions, LinkShape(delay_ms=rtt_ms / 2)))
     with running(deployment):
         result = _Demo(deployment, options, console).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import conformance, demo, doctor, generate, models, simulate, up
+from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,6 +35,7 @@ for command in (
     demo.demo,
     doctor.doctor,
     models.models,
+    calibrate.calibrate,
     conformance.conformance,
     simulate.simulate,
 ):

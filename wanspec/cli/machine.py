@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
-from pathlib import Path
+
+from wanspec.hardware import processor_name
 
 NVIDIA_SMI_TIMEOUT_S = 10.0
 
@@ -32,16 +32,6 @@ def memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 0
-
-
-def processor_name() -> str:
-    """As the system calls it; empty where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.machine())
 
 
 def gpus() -> list[str]:

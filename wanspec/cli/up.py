@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from wanspec.models import PAIRS
 from wanspec.triton import logs
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
-from wanspec.triton.regions import RegionSettings
+from wanspec.triton.regions import RegionSettings, with_stored_costs
 
 
 @click.command(cls=JsonErrors)
@@ -75,7 +76,11 @@ def up(**options: Any) -> None:
       wanspec up --pace-ms 100,30,30            steps as slow as a large deployment's
     """
     console = make_console(stderr=options["as_json"])
-    deployment = Deployment(deployment_settings(options))
+    settings = deployment_settings(options)
+    regions, unused = with_stored_costs(settings.regions)
+    for reason in unused:
+        _tell(console, reason)
+    deployment = Deployment(replace(settings, regions=regions))
     with running(deployment):
         if options["as_json"]:
             click.echo(json.dumps(endpoints(deployment)))
@@ -152,6 +157,8 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
     elif regions.target.device == regions.worker.device == "cpu":
         console.print(f"  unpaced: both regions compete for this machine's {cores()} cores, which slows a split;")
         console.print("           `--pace-ms 100,30,30` shows what it does where they do not")
+    if regions.costs:
+        console.print(f"  calibrated: {', '.join(regions.costs)}")
     for name in ("grpc", "http", "metrics"):
         console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from wanspec.core.costs import UNMEASURED, CostModel
+
 
 class SamplingMode(str, Enum):
     """How drafts are verified above temperature 0 (``docs/sampling.md``)."""
@@ -66,6 +68,7 @@ class ControllerConfig:
         engine_retries: how often a failed verification is tried again.
         reopen_limit: how often a sequence is opened again after the worker lost it, by cause of the worker's own.
         sampling: how drafts are verified above temperature 0.
+        verify_costs, draft_costs: what passes of the target and of the local draft cost; None where not calibrated.
     """
 
     fingerprint: Fingerprint
@@ -79,6 +82,8 @@ class ControllerConfig:
     engine_retries: int = 1
     reopen_limit: int = 8
     sampling: SamplingMode = SamplingMode.COUPLED
+    verify_costs: CostModel | None = None
+    draft_costs: CostModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class WorkerConfig:
         gap_ms: how long a commit that came too early waits for the one before it.
         idle_ms: a sequence that has heard nothing for this long is dropped.
         pass_ms: longest that a draft pass may take before it counts as failed.
+        costs: what a pass of the draft engine costs, ``costs.pass_ms(leaves, tokens, context)``.
     """
 
     fingerprint: Fingerprint
@@ -106,3 +112,4 @@ class WorkerConfig:
     gap_ms: float = 200.0
     idle_ms: float = 120_000.0
     pass_ms: float = 30_000.0
+    costs: CostModel = UNMEASURED

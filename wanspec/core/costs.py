@@ -79,9 +79,13 @@ class CostModel:
         """Duration of verifying ``drafts`` tokens after a cached prefix."""
         return self.pass_ms(drafts + 1, drafts + 1, context)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Encode as what JSON can hold."""
+        return {"version": COSTS_VERSION, **asdict(self)}
+
     def to_json(self) -> str:
         """Encode."""
-        return json.dumps({"version": COSTS_VERSION, **asdict(self)}, indent=1)
+        return json.dumps(self.to_plain(), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> CostModel:
@@ -91,7 +95,19 @@ class CostModel:
             ConfigError: it is of another version or malformed.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError("costs", f"{type(error).__name__}: {error}: calibrate again") from error
+        return cls.from_plain(values)
+
+    @classmethod
+    def from_plain(cls, values: Any) -> CostModel:
+        """Decode what :meth:`to_plain` gave.
+
+        Raises:
+            ConfigError: it is of another version or malformed.
+        """
+        try:
             if values["version"] != COSTS_VERSION:
                 raise ConfigError("costs.version", f"is {values['version']}, not {COSTS_VERSION}: calibrate again")
             return cls(_table(values["step"]), _table(values["prefill"]), dict(values["engine"]))
@@ -99,6 +115,16 @@ class CostModel:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError("costs", f"{type(error).__name__}: {error}: calibrate again") from error
+
+
+def flat_costs(ms: float) -> CostModel:
+    """Costs of an engine whose every pass takes ``ms``, whatever is in it."""
+    table = CostTable((1,), (0,), ((ms,),))
+    return CostModel(table, table)
+
+
+UNMEASURED = flat_costs(10.0)
+"""Stands in where an engine has not been calibrated: another leaf costs nothing, as on a GPU at low batch."""
 
 
 def _table(values: dict[str, Any]) -> CostTable:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wanspec.core import events
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig, SamplingMode
+from wanspec.core.costs import CostModel
 from wanspec.core.events import Event, Received, Request, Submitted
 from wanspec.core.link import LinkSnapshot
 from wanspec.core.options import GenerationOptions
@@ -17,6 +18,7 @@ from wanspec.core.sampling import Sampling
 from wanspec.errors import ProtocolError
 
 LOG_VERSION = 1
+_COSTS = ("verify_costs", "draft_costs")
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -50,6 +52,8 @@ def start_line(start: LogStart, now: float) -> str:
     config = start.config
     settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("fingerprint", "link")}
     settings["auth_token"] = ""
+    for name in _COSTS:
+        settings[name] = None if settings[name] is None else settings[name].to_plain()
     entry = {
         "log": LOG_VERSION,
         "now": now,
@@ -105,6 +109,9 @@ def _read_start(entry: dict[str, Any]) -> LogStart:
         raise ValueError(f"log version {entry.get('log')}, this program reads {LOG_VERSION}")
     digest, vocab, draft_id = entry["fingerprint"]
     settings = dict(entry["config"])
+    for name in _COSTS:
+        plain = settings.get(name)
+        settings[name] = None if plain is None else CostModel.from_plain(plain)
     config = ControllerConfig(
         fingerprint=Fingerprint(bytes.fromhex(digest), vocab, draft_id),
         link=LinkConfig(**entry["link"]),

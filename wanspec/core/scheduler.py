@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import nlargest
-from math import inf, log
+from math import exp, inf, log
 from typing import Protocol
 
+from wanspec.core.costs import UNMEASURED, CostModel
 from wanspec.core.messages import Drafting
 from wanspec.core.tree import Node, TokenTree
 
@@ -35,6 +36,33 @@ def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
         (leaf for leaf in tree.leaves() if leaf.position < deepest and leaf.path_log_prob >= least),
         key=lambda leaf: leaf.path_log_prob,
     )
+
+
+def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float) -> int:
+    """Count the leaves after which another one costs a pass more than it gives: those that make tokens per ms most.
+
+    Args:
+        probabilities: of each leaf, that the target gets there: what its expansion gives, in tokens.
+        costs: of a pass; all leaves are worth it where nothing was measured.
+        context: cached tokens that a leaf attends to, on average.
+
+    Returns:
+        At least 1.
+    """
+    if costs is UNMEASURED:
+        return max(1, len(probabilities))
+    best, most, tokens = 1, 0.0, 0.0
+    for count, probability in enumerate(sorted(probabilities, reverse=True), 1):
+        tokens += probability
+        rate = tokens / max(costs.pass_ms(count, count, context), 1e-6)
+        if rate >= most:
+            best, most = count, rate
+    return best
+
+
+def reach_probability(leaf: Node, root: Node) -> float:
+    """The probability that the target gets from ``root`` to ``leaf``, by the draft's account."""
+    return exp(min(0.0, leaf.path_log_prob - root.path_log_prob))
 
 
 def share(wanted: Sequence[int], capacity: int) -> list[int]:

@@ -6,6 +6,7 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 from __future__ import annotations
 
 from wanspec.core.config import ControllerConfig
+from wanspec.core.costs import CostModel
 from wanspec.core.coupling import draft_sampling, drafting_for
 from wanspec.core.estimators import Estimators, entropy_from_log_prob
 from wanspec.core.events import (
@@ -99,6 +100,16 @@ class Sequence:
     def local_draft(self) -> bool:
         """A local draft model exists and works."""
         return self._local_draft
+
+    @property
+    def verify_costs(self) -> CostModel | None:
+        """What passes of the target cost by length; None where not calibrated."""
+        return self._config.verify_costs
+
+    @property
+    def draft_costs(self) -> CostModel | None:
+        """What passes of the local draft cost; None where not calibrated."""
+        return self._config.draft_costs
 
     def depth(self, limit: int) -> int:
         """Length of the best path, at most ``limit``."""

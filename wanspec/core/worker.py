@@ -37,7 +37,7 @@ from wanspec.core.messages import (
     Open,
     PassReport,
 )
-from wanspec.core.scheduler import candidates, share
+from wanspec.core.scheduler import candidates, reach_probability, share, worthwhile
 from wanspec.core.tree import Node
 from wanspec.core.wire import decode, encode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
@@ -282,8 +282,17 @@ class Worker:
         if len(ready) > 1:
             self._turn = (self._turn + 1) % len(ready)
             ready = ready[self._turn :] + ready[: self._turn]
-        granted = share([len(leaves) for _, leaves in ready], self.config.max_leaves)
+        granted = share([len(leaves) for _, leaves in ready], self._capacity(ready))
         return [(s, leaves[:count]) for (s, leaves), count in zip(ready, granted, strict=True) if count]
+
+    def _capacity(self, ready: list[tuple[WorkerSequence, list[Node]]]) -> int:
+        """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
+        if not ready:
+            return 0
+        chances = [reach_probability(leaf, s.tree.root) for s, leaves in ready for leaf in leaves]
+        context = sum(s.length for s, _ in ready) / len(ready)
+        worth = worthwhile(chances, self.config.costs, context)
+        return min(self.config.max_leaves, max(worth, len(ready)))
 
     def _expanded(self, event: Expanded, now: float) -> None:
         done = self._take_pass(event.number)

@@ -1,13 +1,10 @@
-"""Measure what passes of an engine cost on this machine, and keep the result beside the cached models."""
+"""Measure what passes of an engine cost on this machine. ``wanspec.engines.stored_costs`` keeps the result."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,9 +14,6 @@ from wanspec.core.costs import CostModel, CostTable
 from wanspec.core.drafting import DraftEngine, SequenceLeaves
 from wanspec.engines.contract import GenerationEngine, GenerationRequest, GenerationResult, generate
 from wanspec.errors import ConfigError, EngineError
-from wanspec.models import cache_dir
-
-logger = logging.getLogger(__name__)
 
 Measure = Callable[[int, int], float]
 """(count, context) to ms: one pass."""
@@ -74,12 +68,14 @@ def calibrate_draft(
         ConfigError: no point of the grid fits the engine's context.
     """
     tokens = _tokens(engine.context, engine.vocab_size)
+    stepped: set[int] = set()
 
     def step(leaves: int, context: int) -> float:
         paths = tuple((leaf % engine.vocab_size,) for leaf in range(leaves))
-        # Cached by the first of the repeats: only the leaves are computed then.
-        engine.expand([SequenceLeaves("step", tokens, context, ((),))], 1)
-        return engine.expand([SequenceLeaves("step", tokens, context, paths)], 2).engine_ms
+        # A sequence for each context: its prefix is cached by the first of the repeats, and only leaves computed then.
+        engine.expand([SequenceLeaves(("step", context), tokens, context, ((),))], 1)
+        stepped.add(context)
+        return engine.expand([SequenceLeaves(("step", context), tokens, context, paths)], 2).engine_ms
 
     def prefill(count: int, context: int) -> float:
         engine.release("prefill")
@@ -89,7 +85,8 @@ def calibrate_draft(
     try:
         return _calibrate(engine.context, min(engine.vocab_size, engine.context), step, prefill, grid, about, progress)
     finally:
-        engine.release("step")
+        for context in stepped:
+            engine.release(("step", context))
         engine.release("prefill")
 
 
@@ -135,43 +132,6 @@ def calibrate_target(
         return _engine_ms(engine, GenerationRequest(np.concatenate((tokens[:context], new)), 1))
 
     return _calibrate(context, max_draft_len + 1, step, prefill, grid, about, progress)
-
-
-def costs_file(kind: str, about: Mapping[str, str]) -> Path:
-    """Where the costs of an engine are kept: a file of the cache, named by what was measured."""
-    text = "\n".join(f"{name}={about[name]}" for name in sorted(about))
-    return cache_dir() / "costs" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-
-def store_costs(kind: str, costs: CostModel) -> Path:
-    """Keep costs for :func:`stored_costs`; return the file.
-
-    Raises:
-        ConfigError: the cache cannot be written.
-    """
-    path = costs_file(kind, costs.engine)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(costs.to_json(), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            "cache", f"cannot write {path} ({error}). Set WANSPEC_CACHE to a folder that can be written."
-        ) from error
-    return path
-
-
-def stored_costs(kind: str, about: Mapping[str, str]) -> CostModel | None:
-    """What :func:`store_costs` kept for an engine; None if nothing, or nothing that can be read."""
-    path = costs_file(kind, about)
-    try:
-        return CostModel.from_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ConfigError) as error:
-        logger.warning("%s is not used: %s", path, error)
-        return None
 
 
 def _calibrate(

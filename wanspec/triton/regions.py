@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wanspec.engines.config import EngineConfig
+from wanspec.engines.stored_costs import ROLES, describe_engine, find_costs
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
 from wanspec.triton.repository import ModelRepository, Value, region_folder
@@ -53,6 +55,7 @@ class RegionSettings:
         padded_vocab_size: columns of the target's logits, 0 where there is no padding.
         auth_token_file: holds the token that the controller shows to the worker; empty for none.
         event_log: file that receives the controller's event log; empty for none.
+        costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
     """
 
     target_dir: Path
@@ -71,6 +74,7 @@ class RegionSettings:
     padded_vocab_size: int = 0
     auth_token_file: str = ""
     event_log: str = ""
+    costs: Mapping[str, str] = field(default_factory=dict)
 
 
 def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRepository:
@@ -111,6 +115,8 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "padded_vocab_size": settings.padded_vocab_size,
         "engine_threads": 64,
         "event_log": settings.event_log,
+        "verify_costs_file": settings.costs.get("target", ""),
+        "draft_costs_file": settings.costs.get("draft", ""),
         "chat_template": "yes" if chat else "no",
     }
     return ModelRepository(region_folder("controller"), values)
@@ -122,8 +128,39 @@ def worker_repository(settings: RegionSettings) -> ModelRepository:
         "max_sequences": 256,
         "max_leaves": 64,
         "auth_token_file": settings.auth_token_file,
+        "costs_file": settings.costs.get("worker", ""),
     }
     return ModelRepository(region_folder("worker"), {"wanspec_worker": values})
+
+
+def engine_roles(settings: RegionSettings) -> tuple[str, ...]:
+    """The engines that both regions have, by role."""
+    return tuple(role for role in ROLES if role != "draft" or settings.local_draft_model)
+
+
+def engine_config(settings: RegionSettings, role: str) -> EngineConfig:
+    """What the server makes of an engine's parameters.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    if role == "worker":
+        values = worker_repository(settings).values["wanspec_worker"]
+    else:
+        values = controller_repository(settings, "").values[role]
+    return EngineConfig.from_parameters({name: str(value) for name, value in values.items()})
+
+
+def with_stored_costs(settings: RegionSettings) -> tuple[RegionSettings, list[str]]:
+    """Add the files of measured costs that are stored for these engines; say why others are not used.
+
+    Raises:
+        ConfigError: a setting cannot work.
+        ModelError: a model's folder is incomplete.
+    """
+    found = {role: find_costs(describe_engine(role, engine_config(settings, role))) for role in engine_roles(settings)}
+    files = {role: str(each.path) for role, each in found.items() if each.path is not None}
+    return replace(settings, costs=files), [each.reason for each in found.values() if each.reason]
 
 
 def model_context(folder: Path) -> int:

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.config import ControllerConfig, Fingerprint, SamplingMode
+from wanspec.core.costs import CostModel
 from wanspec.core.events import Draft, Finished, Verify
 from wanspec.core.policies import make_policy
 from wanspec.core.tree import Origin
+from wanspec.engines.stored_costs import costs_or_none, describe_model
 from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
@@ -66,6 +68,8 @@ class TritonPythonModel:
             local_draft=bool(parameters.text("draft_model", "")),
             engine_ms=parameters.number("engine_timeout_ms", 60_000.0, minimum=1.0),
             sampling=_sampling_mode(parameters),
+            verify_costs=_costs(parameters, "verify_costs_file", "target", str(target)),
+            draft_costs=_costs(parameters, "draft_costs_file", "draft", draft),
         )
         self._defaults = _defaults(parameters, config.context)
         engines = _BlsEngines(
@@ -173,6 +177,12 @@ class _Answer:
 
 def _urls(parameters: Parameters) -> list[str]:
     return [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
+
+
+def _costs(parameters: Parameters, name: str, role: str, model_dir: str) -> CostModel | None:
+    """Stored costs of an engine, whose model and role can be checked here; whoever names the file knows the rest."""
+    path = parameters.text(name, "")
+    return costs_or_none(path, {"role": role, "model": describe_model(model_dir)}) if path and model_dir else None
 
 
 def _sampling_mode(parameters: Parameters) -> SamplingMode:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from wanspec.core.config import Fingerprint, WorkerConfig
+from wanspec.core.costs import UNMEASURED
 from wanspec.engines.config import EngineConfig
 from wanspec.engines.drafting import build_draft_engine
+from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
@@ -45,13 +47,16 @@ class TritonPythonModel:
         folder = Path(parameters.text("model_dir"))
         mine = fingerprint(folder)
         identity = Fingerprint(mine.tokenizer, mine.vocab_size, f"{folder.name}:{mine.model_id.hex()[:8]}")
-        engine = build_draft_engine(EngineConfig.from_parameters(parameters.values))
+        settings = EngineConfig.from_parameters(parameters.values)
+        engine = build_draft_engine(settings)
+        costs = costs_or_none(parameters.text("costs_file", ""), describe_engine("worker", settings))
         config = WorkerConfig(
             identity,
             auth_token=read_token(parameters.text("auth_token_file", "")),
             context=engine.context,
             max_sequences=parameters.whole("max_sequences", 256, minimum=1),
             max_leaves=parameters.whole("max_leaves", 64, minimum=1),
+            costs=costs or UNMEASURED,
         )
         self._body = WorkerBody(config, engine)
         self._body.start()

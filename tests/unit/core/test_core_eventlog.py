@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.core.core_doubles import Rig, finished, one
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig
 from wanspec.core.controller import Controller
+from wanspec.core.costs import CostModel, CostTable
 from wanspec.core.eventlog import event_line, read_log, start_line
 from wanspec.core.events import (
     Cancelled,
@@ -29,8 +31,14 @@ from wanspec.core.events import (
 from wanspec.core.replay import replay
 from wanspec.errors import ProtocolError
 
+TABLE = CostTable((1, 4), (0, 99), ((1.0, 2.0), (3.0, 4.0)))
 CONFIG = ControllerConfig(
-    Fingerprint(b"t" * 32, 50, "d"), links=2, link=LinkConfig(ping_ms=77.0), auth_token="secret", context=99
+    Fingerprint(b"t" * 32, 50, "d"),
+    links=2,
+    link=LinkConfig(ping_ms=77.0),
+    auth_token="secret",
+    context=99,
+    verify_costs=CostModel(TABLE, TABLE, {"model": "m"}),
 )
 
 u32 = st.integers(0, (1 << 32) - 1)
@@ -83,11 +91,7 @@ def test_events_survive_their_line(event, now):
 def test_a_log_begins_with_what_the_controller_was():
     controller, lines = begun()
     start, began, entries = read_log(["", *lines])
-    assert (start.config.link, start.config.context, start.config.fingerprint) == (
-        CONFIG.link,
-        CONFIG.context,
-        CONFIG.fingerprint,
-    )
+    assert start.config == replace(CONFIG, auth_token="")
     assert (start.instance, began, entries) == (controller.instance, 5.0, [(5.0, Tick())])
     assert "secret" not in "".join(lines)
     assert start.config.auth_token == ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 
+from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
@@ -24,6 +25,8 @@ class FakeView:
     in_hand: int = 0
     rtt: float | None = 30.0
     estimators: Estimators = field(default_factory=Estimators)
+    verify_costs: CostModel | None = None
+    draft_costs: CostModel | None = None
 
     def __post_init__(self):
         if self.rtt is not None:

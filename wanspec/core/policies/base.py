@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.errors import InvalidRequestError
@@ -73,7 +74,17 @@ class View(Protocol):
 
     @property
     def estimators(self) -> Estimators:
-        """Measured costs."""
+        """What this controller has measured in service."""
+        ...
+
+    @property
+    def verify_costs(self) -> CostModel | None:
+        """What passes of the target cost by length, ``verify_ms(drafts, context)``; None where not calibrated."""
+        ...
+
+    @property
+    def draft_costs(self) -> CostModel | None:
+        """What passes of the local draft cost; None where not calibrated."""
         ...
 
     def depth(self, limit: int) -> int:
