@@ -97,6 +97,9 @@ class RemoteDrafts:
             if parent is None or not 0 <= draft.token < vocab_size or draft.log_prob != draft.log_prob:
                 return False
             node = self._tree.add(parent, draft.token, draft.log_prob, Origin.REMOTE, now, rank)
+            if node is not None and node.number < 0:
+                # The first time that the worker's own copy of this token is seen.
+                node.number, node.arrival_ms = number, now
             self._tally.remote_nodes += 1
             self._tally.stale_nodes += node is None
             self._nodes[number] = node if node is not None else _STALE

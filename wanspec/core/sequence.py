@@ -5,6 +5,7 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 
 from __future__ import annotations
 
+from wanspec.core.arrivals import Arrivals
 from wanspec.core.config import ControllerConfig
 from wanspec.core.costs import CostModel
 from wanspec.core.coupling import draft_sampling, drafting_for
@@ -51,6 +52,7 @@ class Sequence:
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
         drafting = drafting_for(policy.drafting(), self._drafts_by)
         self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
+        self.arrivals = Arrivals(self.tree, estimators)
         self.overdue = False
         self.opened_ms = now
         self.finished = False
@@ -115,6 +117,11 @@ class Sequence:
         """Length of the best path, at most ``limit``."""
         return len(self.tree.best_path(limit))
 
+    @property
+    def waited_ms(self) -> float | None:
+        """When the present wait began, None where there is none."""
+        return self._wait_began
+
     # The loop
 
     def advance(self, now: float) -> list[Action]:
@@ -135,7 +142,7 @@ class Sequence:
         if isinstance(decision, DraftLocally):
             return self._draft(decision, now)
         assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
-        return self._verify(decision.count, now)
+        return self._verify(decision, now)
 
     def objection(self, event: Verified | Drafted) -> str:
         """Say how an engine's answer breaks its contract; nothing if it does not. Such an answer is a failed call."""
@@ -164,7 +171,9 @@ class Sequence:
         self._account(path, accepted, committed, event, now)
         self.policy.verified(self._outcome(path, accepted, event), now)
         origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
+        arrival = self.arrivals.committing(committed, now)
         self.tree.descend(committed)
+        self.tree.root.arrival_ms = arrival
         actions: list[Action] = []
         if committed:
             if self._first_token is None:
@@ -267,8 +276,8 @@ class Sequence:
         committed = len(self.tree.tokens)
         return [Draft(action, self.tree.tokens, committed, tokens, decision.count, self._drafts_by, self._options)]
 
-    def _verify(self, count: int, now: float) -> list[Action]:
-        path = self.tree.best_path(min(count, self.most_drafts))
+    def _verify(self, decision: VerifyNow, now: float) -> list[Action]:
+        path = list(decision.path) or self.tree.best_path(min(decision.count, self.most_drafts))
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)

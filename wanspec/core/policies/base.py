@@ -7,17 +7,20 @@ from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
+from wanspec.core.tree import Node, TokenTree
 from wanspec.errors import InvalidRequestError
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyNow:
-    """Run the target over the best ``count`` drafts in hand."""
+    """Run the target over the best ``count`` drafts in hand, or over ``path``, nodes of the tree from below its root."""
 
     count: int
+    path: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,21 @@ class View(Protocol):
     @property
     def draft_costs(self) -> CostModel | None:
         """What passes of the local draft cost; None where not calibrated."""
+        ...
+
+    @property
+    def tree(self) -> TokenTree:
+        """The drafts in hand; not to be changed."""
+        ...
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """When the worker's drafts are due."""
+        ...
+
+    @property
+    def waited_ms(self) -> float | None:
+        """When the present wait began; None where there is none."""
         ...
 
     def depth(self, limit: int) -> int:

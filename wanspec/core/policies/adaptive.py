@@ -1,0 +1,204 @@
+"""Policies that weigh every option by its expected value. ``docs/adaptive.md`` derives the arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import ClassVar
+
+from wanspec.core.messages import Drafting
+from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
+from wanspec.core.policies.lookahead import Conditions, Lookahead, look_ahead
+from wanspec.core.tree import Node, Origin
+
+_REFRESH = 24
+_DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
+_WAIT_LEVELS = 3
+_NEVER = 1e9
+
+
+@dataclass(slots=True)
+class Adaptive:
+    """Verify, draft locally or wait: whichever has the highest expected value.
+
+    Attributes:
+        price: of a local draft pass, in tokens (lambda).
+    """
+
+    price: float = 0.3
+    k: int = 16
+    width: int = 256
+    children: int = 4
+    depth: int = 24
+    floor: float = 0.01
+    keep: float = 0.003
+    calibrated: int = 1
+    _rounds: int = field(default=0, init=False, repr=False)
+    _look: Lookahead | None = field(default=None, init=False, repr=False)
+    _conditions: Conditions | None = field(default=None, init=False, repr=False)
+    _with_worker: bool = field(default=False, init=False, repr=False)
+
+    name: ClassVar[str] = "adaptive"
+    uses_worker: ClassVar[bool] = True
+    wants_entropy: ClassVar[bool] = False
+    limits: ClassVar[dict[str, tuple[float, float]]] = {
+        "price": (0, 100),
+        "k": (1, 32),
+        "width": (1, 256),
+        "children": (1, 16),
+        "depth": (1, 256),
+        "floor": (0, 1),
+        "keep": (0, 1),
+        "calibrated": (0, 1),
+    }
+
+    def decide(self, view: View, now: float) -> Decision:
+        """Score the options, take the best."""
+        if view.generated == 0:
+            return VerifyNow(0)
+        worker = view.worker_ready
+        look, c = self._solved(view, worker)
+        arrivals, mean = view.arrivals, c.mean_acceptance
+        path, chances, times = self._chain(view, min(self.k, view.most_drafts))
+        room = view.most_drafts - len(path)
+        pass_ms = c.pass_ms
+        due = times[-1] + pass_ms
+        late = now - due
+        if late >= 0.0:
+            following = arrivals.heard_ms + pass_ms
+            due = following if following > now else now + 0.5 * pass_ms
+            if late > 2 * pass_ms:
+                due = now + c.turnaround_ms - pass_ms
+        levels = times[1:]
+        score = self._score
+        best = score(look, c, worker, chances, levels, due, now, now)
+        decision: Decision = VerifyNow(len(path), tuple(path))
+        if room > 0 and view.local_draft:
+            d = c.draft_ms
+            value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - self.price
+            if value > best:
+                best, decision = value, DraftLocally(1, "worth a draft")
+        if worker and room > 0:
+            more, then = list(chances), list(levels)
+            for level in range(min(_WAIT_LEVELS, room)):
+                more.append(mean)
+                then.append(due + level * pass_ms)
+                value = score(look, c, True, more, then, due + (level + 1) * pass_ms, now, due + level * pass_ms)
+                if value > best:
+                    began = now if view.waited_ms is None else view.waited_ms
+                    best, decision = value, Wait(due + level * pass_ms - began + 0.5 * pass_ms, "next drafts")
+        return decision
+
+    def _score(
+        self,
+        look: Lookahead,
+        c: Conditions,
+        worker: bool,
+        chances: list[float],
+        levels: list[float],
+        due: float,
+        now: float,
+        begin: float,
+    ) -> float:
+        """Expected net tokens, now until the state after verifying a chain at ``begin``, with what that is worth."""
+        count = len(chances)
+        ends = begin + c.verify_ms + c.verify_token_ms * count
+        reach, total = 1.0, -look.rate * (ends - now)
+        if not worker:
+            for chance in chances:
+                reach *= chance
+                total += reach
+            return total + 1.0
+        covered, value = c.covered, look.value
+        shift = c.pass_ms - ends
+        lost = (1.0 - covered) * value(c.turnaround_ms)
+        for index in range(count):
+            failed = reach * (1.0 - chances[index])
+            total += failed * (index + 1 + covered * value(levels[index] + shift) + lost)
+            reach *= chances[index]
+        known = c.mean_acceptance + (1.0 - c.mean_acceptance) * covered
+        total += reach * (count + 1 + known * value(due + shift) + (1.0 - known) * value(c.turnaround_ms))
+        return total
+
+    def _chain(self, view: View, limit: int) -> tuple[list[Node], list[float], list[float]]:
+        """The most probable path, each node's chance, and when the worker's copy of the root and of each came."""
+        remote, local = view.estimators.remote, view.estimators.local
+        node = view.tree.root
+        path: list[Node] = []
+        chances: list[float] = []
+        times = [node.arrival_ms]
+        pass_ms = view.arrivals.pass_ms
+        while len(path) < limit and node.children:
+            best, most = node, -1.0
+            for child in node.children:
+                table = remote if child.origin is Origin.REMOTE else local
+                chance = table.chance(child.log_prob, child.rank)
+                if chance > most:
+                    best, most = child, chance
+            node = best
+            path.append(node)
+            chances.append(most)
+            times.append(node.arrival_ms if node.number >= 0 else times[-1] + pass_ms)
+        return path, chances, times
+
+    def _solved(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
+        if self._look is None or self._conditions is None or worker != self._with_worker or self._rounds >= _REFRESH:
+            self._conditions = self._measure(view, worker)
+            self._look = look_ahead(self._conditions)
+            self._with_worker = worker
+            self._rounds = 0
+        return self._look, self._conditions
+
+    def _measure(self, view: View, worker: bool) -> Conditions:
+        known = view.estimators
+        verify = known.median("verify") or 30.0
+        return Conditions(
+            _round(verify),
+            0.0,
+            _round(known.median("draft") or 0.3 * verify),
+            _round(view.arrivals.pass_ms),
+            _round(view.arrivals.turnaround_ms),
+            _kinds(known.remote.kinds(_DEFAULT_ACCEPTANCE)),
+            round(20.0 * known.mean("covered", _DEFAULT_COVERED, _COVERED_WORTH)) / 20.0,
+            self.price,
+            self.k,
+            worker,
+            view.local_draft,
+        )
+
+    def verified(self, outcome: Outcome, now: float) -> None:
+        """Count rounds: measurements are looked at again now and then."""
+        self._rounds += 1
+
+    def drafting(self) -> Drafting:
+        """Best first."""
+        return Drafting(
+            self.children, 0.0, self.width, self.depth, self.floor, keep=self.keep, calibrated=bool(self.calibrated)
+        )
+
+
+@dataclass(slots=True)
+class LocalAdaptive(Adaptive):
+    """Standard speculative decoding in one region, with draft length by confidence."""
+
+    price: float = 0.0
+
+    name: ClassVar[str] = "local_adaptive"
+    uses_worker: ClassVar[bool] = False
+
+
+def _round(value: float) -> float:
+    """To within 1.5%: conditions that differ less share a solution."""
+    return exp(round(log(max(value, 1e-3)) / 0.03) * 0.03)
+
+
+def _kinds(kinds: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Three kinds of position, rounded."""
+    merged = []
+    for low, high in ((0.9, 1.0), (0.65, 0.9), (0.0, 0.65)):
+        inside = [(share, chance) for share, chance in kinds if low <= chance < high]
+        share = sum(share for share, _ in inside)
+        if share >= 0.025:
+            merged.append((round(20 * share) / 20.0, round(50 * sum(s * a for s, a in inside) / share) / 50.0))
+    total = sum(share for share, _ in merged)
+    return tuple((share / total, min(chance, 0.99)) for share, chance in merged)
