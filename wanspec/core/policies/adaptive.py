@@ -13,7 +13,7 @@ from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
 _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
-_WAIT_LEVELS = 3
+_WAIT_LEVELS = 2
 _NEVER = 1e9
 
 
@@ -25,13 +25,13 @@ class Adaptive:
         price: of a local draft pass, in tokens (lambda).
     """
 
-    price: float = 0.3
+    price: float = 0.2
     k: int = 16
     width: int = 256
     children: int = 4
     depth: int = 24
-    floor: float = 0.01
-    keep: float = 0.003
+    floor: float = 0.0003
+    keep: float = 0.0003
     calibrated: int = 1
     _rounds: int = field(default=0, init=False, repr=False)
     _look: Lookahead | None = field(default=None, init=False, repr=False)
