@@ -17,6 +17,7 @@ from wanspec.triton.server import TritonServer
 SETTINGS = {
     "engine": "torch",
     "dtype": "float64",
+    "weights": "same",
     "device": "cpu",
     "threads": 1,
     "pace_ms": 1,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,15 @@ import pytest
 
 from tests.integration.conftest import wait_for_worker
 from wanspec.cli.reference import Reference, next_logits
+from wanspec.cli.regions import Pace, engines
+from wanspec.core.costs import CostModel, CostTable
+from wanspec.core.eventlog import read_log
+from wanspec.engines.stored_costs import describe_engine, store_costs
 from wanspec.exactness import margin
 from wanspec.models import resolve
 from wanspec.network.ports import reserve_ports
 from wanspec.triton.client import WanspecClient
+from wanspec.triton.regions import RegionSettings, engine_config
 from wanspec.triton.watchdog import SHARED_MEMORY
 
 # Where the tests themselves run in the background of a shell, SIGINT is ignored, and children inherit that.
@@ -35,9 +40,10 @@ PROMPT = "The history of the city begins with"
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Logs and temporary folders in a place of the test's own."""
+    """Logs, temporary folders and stored costs in a place of the test's own."""
     (folder / "tmp").mkdir(exist_ok=True)
-    return {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder / "tmp")}
+    places = {"XDG_STATE_HOME": "state", "TMPDIR": "tmp", "WANSPEC_CACHE": "cache"}
+    return os.environ | {name: str(folder / place) for name, place in places.items()}
 
 
 class Traces:
@@ -90,6 +96,7 @@ class Up:
     process: subprocess.Popen[str]
     endpoints: dict[str, Any]
     traces: Traces
+    told: list[str]
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
@@ -150,13 +157,26 @@ def regions(folder: Path, *arguments: str) -> Iterator[Up]:
         assert told[-1].startswith('{"grpc"'), "".join(told)
         traces = Traces(folder)
         assert traces.look() == 2
-        yield Up(process, json.loads(told[-1]), traces)
+        yield Up(process, json.loads(told[-1]), traces, told)
+
+
+def store_some_costs() -> None:
+    """Of the target and the worker's draft as `up` runs them, and of a local draft with a pace."""
+    table = CostTable((1, 8), (0,), ((9.0,), (11.0,)))
+    settings = RegionSettings(resolve("small-target"), resolve("small-draft"), *engines(Pace()))
+    paced = replace(settings, local_draft=replace(settings.local_draft, pace_ms=7.0))
+    for role, regions in (("target", settings), ("draft", paced), ("worker", settings)):
+        store_costs(CostModel(table, table, describe_engine(role, engine_config(regions, role))))
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Two regions; after the tests, SIGTERM ends them and nothing is left."""
-    with regions(tmp_path_factory.mktemp("up"), "--rtt-ms", "10") as running:
+    folder = tmp_path_factory.mktemp("up")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANSPEC_CACHE", str(folder / "cache"))
+        store_some_costs()
+    with regions(folder, "--rtt-ms", "10") as running:
         yield running
         assert running.end(signal.SIGTERM) == 143
         running.traces.assert_gone()
@@ -186,6 +206,18 @@ def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> N
     assert traces.look() == 2
     traces.assert_gone()
     assert list((tmp_path / "state").rglob("*.log")) == []
+
+
+def test_the_servers_use_the_costs_that_were_measured_on_their_engines(up: Up, tmp_path: Path) -> None:
+    assert any("draft: calibrated under other settings (pace_ms was 7, is 0): not used" in line for line in up.told)
+    controller, worker = (Path(log).read_text() for log in up.endpoints["logs"])
+    assert worker.count("costs measured on {'role': 'worker'") == 1
+    assert controller.count("costs measured on ") == controller.count("costs measured on {'role': 'target'") == 1
+    answer = WanspecClient(up.endpoints["grpc"]).ask(PROMPT, max_tokens=2, event_log=True).result()
+    config = read_log(answer.event_log)[0].config
+    assert config.draft_costs is None
+    assert config.verify_costs is not None
+    assert config.verify_costs.verify_ms(7, 0) == 11.0
 
 
 def test_generate_streams_text_to_a_pipe(up: Up, tmp_path: Path) -> None:

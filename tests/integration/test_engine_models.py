@@ -23,6 +23,7 @@ from wanspec.triton.server import TritonServer
 OUTPUTS = ("output_ids", "sequence_length")
 SETTINGS = {
     "dtype": "float64",
+    "weights": "same",
     "device": "cpu",
     "threads": 1,
     "pace_ms": 2,

@@ -21,10 +21,11 @@ from wanspec.engines.stored_costs import ROLES, describe_engine, store_costs
 from wanspec.models import PAIRS
 from wanspec.triton.regions import RegionSettings, engine_config, model_context
 
-TITLES = {
-    "target": "target: verification after a cached prefix, ms",
-    "draft": "local draft: a step after a cached prefix, ms",
-    "worker": "worker's draft: a pass over leaves of a token tree, ms",
+NAMES = {"target": "target", "draft": "local draft", "worker": "worker's draft"}
+MEASURED = {
+    "target": "a token and drafts after a cached prefix",
+    "draft": "a token after a cached prefix",
+    "worker": "leaves of a token tree after a cached prefix",
 }
 ROWS = {"target": "tokens", "draft": "tokens", "worker": "leaves"}
 """What the rows of the first table count."""
@@ -39,7 +40,7 @@ ROWS = {"target": "tokens", "draft": "tokens", "worker": "leaves"}
     "roles",
     type=click.Choice(ROLES),
     multiple=True,
-    help="Measure only this one; repeatable. Default: all.",
+    help="Only this one; repeatable. Default: all.",
 )
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
@@ -98,7 +99,7 @@ def measure(regions: RegionSettings, role: str, grid: Grid, progress: Progress) 
 
 
 def _regions(options: dict[str, Any]) -> RegionSettings:
-    names = ("dtype", "device", "worker_device", "threads")
+    names = ("dtype", "weights", "device", "worker_device", "threads")
     each = engines(options["pace_ms"], **{name: options[name] for name in names})
     folders = choose_models(options["pair"], options["target"], options["draft"])
     return RegionSettings(*folders, *each, time_scale=options["time_scale"])
@@ -120,9 +121,9 @@ def _shown(display: Display, role: str) -> Progress:
 
 
 def _show(console: Console, role: str, costs: CostModel) -> None:
-    console.print(TITLES[role], style="bold")
+    console.print(f"{NAMES[role]}: {MEASURED[role]}, ms", style="bold")
     console.print(_view(ROWS[role], costs.step))
-    console.print(f"{role}: new tokens of a prompt, ms", style="bold")
+    console.print(f"{NAMES[role]}: new tokens of a prompt, ms", style="bold")
     console.print(_view("tokens", costs.prefill))
 
 

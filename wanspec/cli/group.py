@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, simulate, up
+from wanspec.cli import calibrate, conformance, demo, doctor, generate, models, reproduce, simulate, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,5 +38,6 @@ for command in (
     calibrate.calibrate,
     conformance.conformance,
     simulate.simulate,
+    reproduce.reproduce,
 ):
     cli.add_command(command)

@@ -20,6 +20,7 @@ from wanspec.network.shape import LinkShape
 from wanspec.triton.regions import EngineSettings
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+WEIGHTS = ("same", "int8")
 STANDARD_PORTS: Mapping[str, int] = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -78,6 +79,9 @@ def engine_options(function: Function) -> Function:
     options = [
         click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."),
         click.option(
+            "--weights", type=click.Choice(WEIGHTS), default="same", help="Of linear layers: as --dtype, or int8."
+        ),
+        click.option(
             "--device", default="cpu", show_default=True, help="Of target and local draft: cpu, cuda, cuda:N."
         ),
         click.option("--worker-device", help="Of the worker's draft; default: as --device."),
@@ -118,6 +122,7 @@ def engines(
     pace: Pace,
     *,
     dtype: str = "float32",
+    weights: str = "same",
     device: str = "cpu",
     worker_device: str | None = None,
     threads: int | None = None,
@@ -130,7 +135,7 @@ def engines(
     check_device("--device", device)
     if worker_device:
         check_device("--worker-device", worker_device)
-    base = EngineSettings(dtype=dtype, device=device, threads=threads or max(1, cores() // 2))
+    base = EngineSettings(dtype=dtype, weights=weights, device=device, threads=threads or max(1, cores() // 2))
     return (
         replace(base, pace_ms=pace.target),
         replace(base, pace_ms=pace.draft),

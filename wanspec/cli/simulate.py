@@ -3,115 +3,88 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Group
+from rich.text import Text
 
-from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
+from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.render import make_console, table
-from wanspec.simulation.comparison import Comparison, compare
-from wanspec.simulation.experiment import Contender, Setup, run
-from wanspec.simulation.sources import reference
-from wanspec.simulation.timings import timing
-
-BASELINE = Contender("local", {"k": 2}, "local")
-
-
-def numbers(context: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
-    """Read numbers separated by commas."""
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not numbers separated by commas") from None
+from wanspec.cli.simulation_options import contenders, make_setup, numbers, progress, simulation_options
+from wanspec.simulation.comparison import Estimate
+from wanspec.simulation.experiment import CHUNK, measure, processors
+from wanspec.simulation.setup import Contender, Setup
+from wanspec.simulation.table import Row, Tables
 
 
 @click.command(cls=JsonErrors)
-@click.option("--policy", default="wanspec", help="Policies, by commas; parameters by colons: wanspec:phi=0.2:k=3.")
-@click.option("--timing", "timing_name", default="paper-cloud", help="A profile, or target/draft ms such as 23.4/7.5.")
-@click.option("--rtt", "rtts", default="30", callback=numbers, help="Round-trip times in ms, by commas.")
-@click.option("--leaves", default=16, type=click.IntRange(1, 4096), help="Most leaves in one worker pass.")
-@click.option("--requests", default=200, type=click.IntRange(1), help="Requests a row.")
-@click.option("--tokens", default=100, type=click.IntRange(1), help="Tokens a request.")
-@click.option("--seed", default=1, type=click.IntRange(0), help="Another seed, other text and network.")
-@click.option("--processes", default=0, type=click.IntRange(0), help="0: one a core.")
+@click.option("--policy", default="wanspec", show_default=True, help="By commas; with parameters: wanspec:phi=0.2:k=3.")
+@click.option("--rtt", "rtts", default="30", show_default=True, callback=numbers, help="Round trips in ms, by commas.")
+@simulation_options
+@click.option("--event-log", type=click.Path(path_type=Path), help="Write the first requests' event log here.")
 @JSON_OPTION
-def simulate(
-    policy: str,
-    timing_name: str,
-    rtts: tuple[float, ...],
-    leaves: int,
-    requests: int,
-    tokens: int,
-    seed: int,
-    processes: int,
-    as_json: bool,
-) -> None:
+def simulate(policy: str, rtts: tuple[float, ...], event_log: Path | None, as_json: bool, **options: Any) -> None:
     """Compare policies with standard speculative decoding, on the same requests, in virtual time.
+
+    The controller, the worker and the protocol are those that serve; engines and network are functions. Beside the
+    policies stand what one region can do alone, and a bound that no policy can pass.
 
     \b
     Examples:
       wanspec simulate --policy wanspec --rtt 10,30,70
       wanspec simulate --policy wanspec:phi=0.2,wanspec:phi=2 --leaves 64 --json
+      wanspec simulate --timing 30/6 --source iid:0.7 --rtt 20 --jitter 0.3
+      wanspec simulate --event 700:crash --event 1500:restart --pause 1000
     """
-    contenders = [BASELINE, *_contenders(policy)]
-    costs = timing(timing_name).costs
-    rows: list[dict[str, Any]] = []
-    with _progress(len(rtts) * len(contenders) * requests) as tell:
+    given = contenders(policy)
+    setup = make_setup(options, rtts[0])
+    if event_log is not None:
+        _write_log(event_log, setup, given[0])
+    rows: list[Row] = []
+    tables = Tables(setup, given, options["processes"] or processors(), None)
+    with progress(tables.requests(len(rtts))) as tell:
+        tables.progress = tell
         for rtt in rtts:
-            setup = Setup(
-                reference(seed), costs, rtt_ms=rtt, leaves=leaves, requests=requests, tokens=tokens, seed=seed
-            )
-            measured = run(setup, contenders, processes=processes or os.cpu_count() or 1, progress=tell)
-            for contender in contenders:
-                found = compare(measured[contender.name], measured[BASELINE.name])
-                rows.append(_row(contender, rtt, leaves, found))
-                if as_json:
-                    click.echo(json.dumps(rows[-1]))
+            found = tables.rows(rtt)
+            rows += found
+            if as_json:
+                for row in found:
+                    click.echo(json.dumps(row.as_dict()))
     if not as_json:
-        _show(rows)
+        make_console().print(rows_view(rows))
 
 
-def _contenders(text: str) -> list[Contender]:
-    found = []
-    for item in text.split(","):
-        name, *settings = item.strip().split(":")
-        if item.strip() != BASELINE.name:
-            found.append(Contender(name, parse_settings(tuple(settings)), item.strip()))
-    return found
-
-
-def _row(contender: Contender, rtt: float, leaves: int, found: Comparison) -> dict[str, Any]:
-    row: dict[str, Any] = {"policy": contender.name, "rtt_ms": rtt, "leaves": leaves}
-    for name, value in asdict(found).items():
-        if isinstance(value, dict):
-            row[name] = round(value["value"], 4)
-            row[f"{name}_interval"] = [round(value["low"], 4), round(value["high"], 4)]
-        else:
-            row[name] = round(value, 4)
-    return row
-
-
-def _show(rows: list[dict[str, Any]]) -> None:
-    view = table("policy", "RTT ms#", "latency#", "90%", "passes saved#", "90%", "scarce GPU#", "90%")
+def rows_view(rows: list[Row]) -> Group:
+    """Make a table of rows, and the key to it."""
+    view = table("RTT ms#", "policy!", "latency#", "draft passes saved#", "scarce GPU#", "ms#", "tokens a round#")
+    before = None
     for row in rows:
-        cells = [row["policy"], f"{row['rtt_ms']:g}"]
-        for name, form in (("latency_ratio", ".3f"), ("draft_passes_saved", ".1%"), ("scarce_gpu_ratio", ".3f")):
-            low, high = row[f"{name}_interval"]
-            cells += [format(row[name], form), f"{low:{form}} to {high:{form}}"]
-        view.add_row(*cells)
-    make_console().print(view)
+        if before not in (None, row.rtt_ms):
+            view.add_section()
+        found = row.found
+        view.add_row(
+            f"{row.rtt_ms:g}" if before != row.rtt_ms else "",
+            f"{row.policy} {row.note}".strip(),
+            _cell(found.latency_ratio, 1.0, ".3f"),
+            _cell(found.draft_passes_saved, 100.0, ".0f", "%"),
+            _cell(found.scarce_gpu_ratio, 1.0, ".3f"),
+            f"{found.latency_ms:.0f}",
+            f"{found.tokens_a_round:.2f}",
+        )
+        before = row.rtt_ms
+    key = "Medians over requests against local with k = 2, which the paper compares with; ± half the 90% interval."
+    return Group(view, Text(key, style="dim"))
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    console: Console = make_console(stderr=True)
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("simulating", total=total)
-        yield lambda done: bars.advance(task, done)
+def _cell(estimate: Estimate, scale: float, form: str, unit: str = "") -> str:
+    half = (estimate.high - estimate.low) / 2 * scale
+    spread = f" ±{half:{form}}" if half else ""
+    return f"{estimate.value * scale:{form}}{unit}{spread}"
+
+
+def _write_log(path: Path, setup: Setup, contender: Contender) -> None:
+    lines: list[str] = []
+    measure(setup, contender, range(min(CHUNK, setup.requests)), lines.append)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -106,7 +106,7 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
     check_ports(ports)
     if options["log_dir"] is not None:
         logs.make_folder(options["log_dir"])
-    names = ("dtype", "device", "worker_device", "threads")
+    names = ("dtype", "weights", "device", "worker_device", "threads")
     each = engines(options["pace_ms"], **{name: options[name] for name in names})
     target, draft = choose_models(options["pair"], options["target"], options["draft"])
     regions = RegionSettings(

@@ -79,14 +79,16 @@ class Controller:
             recorder.record(event, frame if isinstance(frame, Frame) else None, now)
         actions = self._dispatch(event, frame, now)
         sends = self._flush(now)
-        return sends + [self._close_log(action) for action in actions]
+        return sends + [self._close_log(action) for action in actions] if self._recorders else sends + actions
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
-        rtt = self._rtt()
-        times = [link.deadline(rtt) for link in self.links]
-        times += [sequence.deadline() for sequence in self.sequences.values()]
-        return min(times, default=float("inf"))
+        rtt, due = self._rtt(), float("inf")
+        for link in self.links:
+            due = min(due, link.deadline(rtt))
+        for sequence in self.sequences.values():
+            due = min(due, sequence.deadline())
+        return due
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be served.

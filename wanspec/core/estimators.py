@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from math import exp, isfinite, log
@@ -35,19 +36,19 @@ class Window:
 
     def __init__(self, size: int = 64, samples: Iterable[float] = ()) -> None:
         self._samples: deque[float] = deque(samples, maxlen=size)
-        self._sorted: list[float] | None = None
+        self._sorted = sorted(self._samples)
 
     def add(self, value: float) -> None:
         """Add one sample."""
+        if len(self._samples) == self._samples.maxlen:
+            del self._sorted[bisect_left(self._sorted, self._samples[0])]
         self._samples.append(value)
-        self._sorted = None
+        insort(self._sorted, value)
 
     def quantile(self, q: float) -> float | None:
         """Return the empirical quantile, None without samples."""
         if not self._samples:
             return None
-        if self._sorted is None:
-            self._sorted = sorted(self._samples)
         return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 PROTOCOL_VERSION = 2
 ROOT = 0xFFFFFFFF
@@ -146,8 +146,7 @@ class Close:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class DraftNode:
+class DraftNode(NamedTuple):
     """One node of a worker's tree; its number follows from its place in :class:`Drafts`."""
 
     parent: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open
@@ -87,22 +86,23 @@ class RemoteDrafts:
             return False
         self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
         self._passes_seen = max(self._passes_seen, drafts.passes)
-        ranks: Counter[int] = Counter()
-        for index, draft in enumerate(drafts.nodes):
-            rank, ranks[draft.parent] = ranks[draft.parent], ranks[draft.parent] + 1
-            number = drafts.first + index
-            if number in self._nodes:
+        ranks: dict[int, int] = {}
+        tree, nodes, tally = self._tree, self._nodes, self._tally
+        for number, (above, token, log_prob) in enumerate(drafts.nodes, drafts.first):
+            rank = ranks.get(above, 0)
+            ranks[above] = rank + 1
+            if number in nodes:
                 continue
-            parent = self._tree.at(drafts.length - 1) if draft.parent == ROOT else self._nodes.get(draft.parent)
-            if parent is None or not 0 <= draft.token < vocab_size or draft.log_prob != draft.log_prob:
+            parent = tree.at(drafts.length - 1) if above == ROOT else nodes.get(above)
+            if parent is None or not 0 <= token < vocab_size or log_prob != log_prob:
                 return False
-            node = self._tree.add(parent, draft.token, draft.log_prob, Origin.REMOTE, now, rank)
+            node = tree.add(parent, token, log_prob, Origin.REMOTE, now, rank)
             if node is not None and node.number < 0:
                 # The first time that the worker's own copy of this token is seen.
                 node.number, node.arrival_ms = number, now
-            self._tally.remote_nodes += 1
-            self._tally.stale_nodes += node is None
-            self._nodes[number] = node if node is not None else _STALE
+            tally.remote_nodes += 1
+            tally.stale_nodes += node is None
+            nodes[number] = node if node is not None else _STALE
         return True
 
     def lost(self, message: Lost) -> bool:

@@ -214,12 +214,10 @@ class Sequence:
 
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
-        times = [self._submitted + self.request.deadline_ms] if self.request.deadline_ms > 0 else []
+        due = self._submitted + self.request.deadline_ms if self.request.deadline_ms > 0 else float("inf")
         if self._pending is not None:
-            times.append(self._pending_since + self._config.engine_ms)
-        elif self._wake is not None:
-            times.append(self._wake)
-        return min(times, default=float("inf"))
+            return min(due, self._pending_since + self._config.engine_ms)
+        return due if self._wake is None else min(due, self._wake)
 
     def tick(self, now: float) -> list[Action]:
         """Act on a deadline that has passed."""

@@ -281,7 +281,8 @@ def _decode_close(body: bytes) -> Close:
 
 def _encode_drafts(m: Drafts) -> bytes:
     fixed = _DRAFTS.pack(m.sequence, m.epoch, m.length, m.hash, m.first, m.passes, len(m.nodes))
-    nodes = [_NODE.pack(n.parent, n.token, max(n.log_prob, _LOWEST_LOG_PROB)) for n in m.nodes]
+    pack = _NODE.pack
+    nodes = [pack(parent, token, max(log_prob, _LOWEST_LOG_PROB)) for parent, token, log_prob in m.nodes]
     return b"".join((fixed, *nodes))
 
 
@@ -289,7 +290,7 @@ def _decode_drafts(body: bytes) -> Drafts:
     sequence, epoch, length, digest, first, passes, count = _DRAFTS.unpack_from(body)
     if _DRAFTS.size + count * _NODE.size != len(body):
         raise ValueError(f"{count} nodes announced, {len(body) - _DRAFTS.size} bytes present")
-    nodes = tuple(DraftNode(*row) for row in _NODE.iter_unpack(body[_DRAFTS.size :]))
+    nodes = tuple(map(DraftNode._make, _NODE.iter_unpack(body[_DRAFTS.size :])))
     return Drafts(sequence, epoch, length, digest, first, passes, nodes)
 
 

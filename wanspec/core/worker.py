@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
+from wanspec.core.costs import UNMEASURED
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import (
     Disconnect,
@@ -301,6 +302,8 @@ class Worker:
 
     def _capacity(self, items: list[tuple[WorkerSequence, list[Node]]], offers: list[list[float]]) -> int:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
+        if self.config.costs is UNMEASURED:
+            return self.config.max_leaves
         context = sum(s.length for s, _ in items) / len(items)
         worth = worthwhile([chance for offer in offers for chance in offer], self.config.costs, context)
         return min(self.config.max_leaves, max(worth, len(items)))
@@ -359,8 +362,10 @@ class Worker:
             len(shape) == 2
             and shape[0] == leaves == len(result.entropies)
             and result.log_probs.shape == shape
-            and bool(((result.tokens >= 0) & (result.tokens < self.config.fingerprint.vocab_size)).all())
-            and bool((result.log_probs <= 1.0).all())
+            and shape[1] > 0
+            and bool(result.tokens.min() >= 0)
+            and bool(result.tokens.max() < self.config.fingerprint.vocab_size)
+            and bool(result.log_probs.max() <= 1.0)  # false where any is NaN
             and (result.margins is None or (len(result.margins) == leaves and bool((result.margins >= 0.0).all())))
             and 0.0 <= result.engine_ms < float("inf")
         )

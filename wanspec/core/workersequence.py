@@ -25,9 +25,7 @@ _MAX_HELD = 64
 class WorkerSequence:
     """What a worker knows of a sequence, in one epoch."""
 
-    def __init__(
-        self, key: Key, link: int, opened: Open, now: float, calibration: Calibration | None = None
-    ) -> None:
+    def __init__(self, key: Key, link: int, opened: Open, now: float, calibration: Calibration | None = None) -> None:
         self.key = key
         self.link = link
         self.epoch = opened.epoch
@@ -108,15 +106,16 @@ class WorkerSequence:
         """
         self.passes += 1
         first, new, wasted = self._next_number, [], 0
-        for row, leaf in enumerate(leaves):
+        theta, branching = self.drafting.theta, self.drafting.branching
+        rows = zip(leaves, tokens.tolist(), log_probs.tolist(), entropies.tolist(), strict=True)
+        for row, (leaf, children, values, entropy) in enumerate(rows):
             if leaf.state is not NodeState.LIVE:
                 wasted += 1
                 continue
-            keep = 1 if entropies[row] < self.drafting.theta else self.drafting.branching
-            values = log_probs[row, :keep].tolist()
+            keep = 1 if entropy < theta else branching
             if self.sampling is not None and margins is not None:
                 values = [log(coupled_acceptance(float(margins[row]), rank)) for rank in range(len(values))]
-            new += self._extend(leaf, tokens[row, :keep].tolist(), values, now)
+            new += self._extend(leaf, children[:keep], values[:keep], now)
         if not new:
             return None, wasted
         key = self.key[1]

@@ -22,6 +22,7 @@ class EngineConfig:
         engine: torch, or zero (no model: for benchmarks and tests).
         model_dir: a Hugging Face folder; not for zero.
         dtype: float32, float64, bfloat16 or float16.
+        weights: ``same``: of ``dtype``; ``int8``: the linear layers' are int8, all else is of ``dtype``.
         device: as PyTorch names them.
         threads: of PyTorch.
         pace_ms: least duration of a step; 0 for none.
@@ -39,6 +40,7 @@ class EngineConfig:
     engine: str = "torch"
     model_dir: str = ""
     dtype: str = "float32"
+    weights: str = "same"
     device: str = "cpu"
     threads: int = 1
     pace_ms: float = 0.0
@@ -64,6 +66,7 @@ class EngineConfig:
             engine=given.get("engine", "torch"),
             model_dir=given.get("model_dir", ""),
             dtype=given.get("dtype", "float32"),
+            weights=given.get("weights", "same"),
             device=given.get("device", "cpu"),
             threads=_number(given, "threads", int, 1, least=1),
             pace_ms=_number(given, "pace_ms", float, 0.0, least=0.0),
@@ -116,6 +119,7 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
         device=config.device,
         threads=config.threads,
         max_seq_len=config.max_seq_len,
+        weights=config.weights,
     )
     return TorchEngine(
         model,

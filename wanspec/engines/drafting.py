@@ -27,5 +27,6 @@ def build_draft_engine(config: EngineConfig) -> DraftEngine:
         device=config.device,
         threads=config.threads,
         max_seq_len=config.max_seq_len,
+        weights=config.weights,
     )
     return TreeDraftEngine(loaded, kv_tokens=config.kv_tokens, pace=config.pace)

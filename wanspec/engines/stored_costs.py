@@ -51,6 +51,7 @@ def describe_engine(role: str, config: EngineConfig) -> dict[str, str]:
         "model": describe_model(config.model_dir) if config.engine == "torch" else f"zero:{config.vocab_size}",
         "engine": config.engine,
         "dtype": config.dtype,
+        "weights": config.weights,
         "device": config.device,
         "threads": str(config.threads),
         "pace_ms": f"{pace.base_ms:g}",

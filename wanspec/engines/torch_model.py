@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wanspec.engines import attention
+from wanspec.engines.int8_linear import quantize_linears
 from wanspec.engines.kv_cache import KVBuffer, KVShape
 from wanspec.engines.norms import fuse_rms_norms
 from wanspec.engines.packed_linear import pack_linears
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAME, INT8 = "same", "int8"
 _PROBE_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
@@ -37,10 +39,11 @@ class TorchModel:
         kv_shape: what a cached token looks like; buffers are made of it.
     """
 
-    def __init__(self, model: PreTrainedModel, max_seq_len: int | None = None) -> None:
-        """Take over a transformers causal LM (its attention implementation and RMS norms are replaced).
+    def __init__(self, model: PreTrainedModel, max_seq_len: int | None = None, weights: str = SAME) -> None:
+        """Take over a transformers causal LM (its attention, RMS norms and large linear layers are replaced).
 
         Raises:
+            ConfigError: unknown weights, or none that can be int8.
             ModelError: the architecture needs something that ragged attention does not do.
         """
         attention.register()
@@ -51,6 +54,7 @@ class TorchModel:
         self.context: int = min(limit, max_seq_len or limit)
         _refuse_unsupported(config)
         self._model = model.eval().requires_grad_(False)
+        _quantize(model, weights)
         self._parameter: torch.Tensor = next(model.parameters())
         self.vocab_size: int = config.vocab_size
         self.kv_shape, self._group = self._probe(config)
@@ -67,6 +71,7 @@ class TorchModel:
         device: str = "cpu",
         threads: int | None = 1,
         max_seq_len: int | None = None,
+        weights: str = SAME,
     ) -> TorchModel:
         """Load a Hugging Face model folder.
 
@@ -76,9 +81,10 @@ class TorchModel:
             device: as PyTorch names them: cpu, cuda, cuda:1.
             threads: of PyTorch in the whole process; None leaves them as they are.
             max_seq_len: caps the context below the model's own.
+            weights: ``same``: of ``dtype``; ``int8``: the linear layers' but the output head's are int8.
 
         Raises:
-            ConfigError: unknown dtype.
+            ConfigError: unknown dtype or weights.
             ModelError: the folder or the model cannot be used.
         """
         if dtype not in DTYPES:
@@ -103,7 +109,7 @@ class TorchModel:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: cannot be loaded as a causal LM: {error}") from error
-        return cls(model, max_seq_len)
+        return cls(model, max_seq_len, weights)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -182,6 +188,13 @@ class TorchModel:
             )
         logger.debug("%s: %d layers, %d bytes of KV cache a token", config.model_type, shape.layers, shape.token_bytes)
         return shape, self._group
+
+
+def _quantize(model: PreTrainedModel, weights: str) -> None:
+    if weights not in (SAME, INT8):
+        raise ConfigError("weights", f"{weights!r} is unknown: use {SAME} or {INT8}")
+    if weights == INT8 and not quantize_linears(model, model.get_output_embeddings()):
+        raise ConfigError("weights", f"{model.config.model_type} has no layer of torch.nn.Linear: int8 cannot be used")
 
 
 def _refuse_unsupported(config: PreTrainedConfig) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wanspec.simulation.experiment import Measured
+from wanspec.simulation.setup import Measured
 
 RESAMPLES = 1_000
 _SEED = 20_260_221

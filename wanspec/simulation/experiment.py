@@ -1,111 +1,83 @@
-"""Policies side by side: the same requests, one after another, through the production controller and worker."""
+"""Policies side by side: the same requests through the production controller and worker."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from multiprocessing import get_context
 
 from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
 from wanspec.core.events import Request
-from wanspec.simulation.models import Pair
-from wanspec.simulation.world import Costs, Weather, World
-
-Parameters = Mapping[str, float | int | str]
+from wanspec.core.sampling import GREEDY, Sampling
+from wanspec.errors import ConfigError
+from wanspec.simulation.setup import DEEDS, Contender, Measured, Setup, measured
+from wanspec.simulation.world import World
 
 CHUNK = 20
-"""Requests of one world; fixed, so that the number of processes changes no result."""
+"""Requests of one world (as many for each that runs at once); fixed, so that processes change no result."""
 WARM_UP = 2
 """Requests at the start of each world that are not counted: a server in use has measured its step times before."""
+CONTEXT = 4096
+MOST_AT_ONCE = 256
+
+_taken: list[Setup] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A policy with its parameters, as one row of a table.
+def measure(
+    setup: Setup, contender: Contender, numbers: Sequence[int], log: Callable[[str], None] | None = None
+) -> list[Measured]:
+    """Run some requests in one world, after a warm-up.
 
-    Attributes:
-        policy: name in ``wanspec.core.policies.POLICIES``.
-        parameters: those that are not at their defaults.
-        label: what the row is called; the policy's name if empty.
-    """
-
-    policy: str
-    parameters: Parameters = field(default_factory=dict)
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """The row's name."""
-        return self.label or self.policy
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """All of an experiment but the policy. Times in ms.
-
-    Attributes:
-        pair: target and draft.
-        costs: engine step times.
-        weather: the network; its delay is replaced by ``rtt_ms`` / 2.
-        rtt_ms: round-trip time of the WAN, without engines.
-        leaves: most leaves in one worker pass.
-        requests: how many are counted.
-        tokens: length of each answer.
-        seed: of prompts and network.
-    """
-
-    pair: Pair
-    costs: Costs = field(default_factory=Costs)
-    weather: Weather = field(default_factory=Weather)
-    rtt_ms: float = 30.0
-    leaves: int = 16
-    requests: int = 200
-    tokens: int = 100
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One request, as the controller's summary has it. Times in ms."""
-
-    latency_ms: float
-    tokens: int
-    rounds: int
-    draft_passes: int
-    target_ms: float
-    draft_ms: float
-    remote_passes: int
-    remote_nodes: int
-    waited_ms: float
-    bytes_up: int
-    bytes_down: int
-
-    @property
-    def scarce_ms(self) -> float:
-        """Time of the scarce region's GPU per committed token: target and local draft."""
-        return (self.target_ms + self.draft_ms) / max(1, self.tokens)
-
-
-def measure(setup: Setup, contender: Contender, numbers: Sequence[int]) -> list[Measured]:
-    """Run some requests one after another in one world, after a warm-up.
+    Args:
+        setup: all but the policy.
+        contender: the policy.
+        numbers: which requests; a request of the same number and seed is the same under every policy.
+        log: receives the controller's event log.
 
     Raises:
         InvalidRequestError: the policy or one of its parameters is unknown.
+        ConfigError: a deed is unknown.
     """
-    fingerprint = Fingerprint(b"t" * 32, setup.pair.vocab_size, "simulated")
-    world = World(
-        setup.pair,
-        costs=setup.costs,
-        weather=replace(setup.weather, delay_ms=setup.rtt_ms / 2),
-        controller=ControllerConfig(fingerprint),
-        worker=WorkerConfig(fingerprint, max_leaves=setup.leaves),
-        seed=setup.seed + numbers[0],
-    )
+    world = make_world(setup, numbers[0], log)
     world.run(until=world.now + 4 * setup.rtt_ms + 100.0)
-    counted: list[Measured] = []
-    for number in [*(-1 - numbers[0] - i for i in range(WARM_UP)), *numbers]:
-        counted.append(_one(world, len(counted), setup, contender, number))
-    return counted[WARM_UP:]
+    waiting = [*(-1 - numbers[0] - i for i in range(WARM_UP * setup.concurrent)), *numbers][::-1]
+    order: dict[int, int] = {}
+    found: dict[int, Measured] = {}
+    while waiting or world.unfinished:
+        while waiting and world.unfinished < setup.concurrent:
+            order[len(order)] = waiting[-1]
+            _submit(world, len(order) - 1, setup, contender, waiting.pop())
+        before = world.unfinished
+        while world.unfinished == before:
+            world.step()
+        for sequence in [s for s, output in world.outputs.items() if output.finished is not None]:
+            finished = world.outputs.pop(sequence).finished
+            assert finished is not None
+            found[order[sequence]] = measured(finished.summary, world.gpu.shares.pop(sequence, 0.0))
+        if setup.pause_ms and not world.unfinished:
+            world.run(until=world.now + setup.pause_ms)
+    return [found[number] for number in numbers]
+
+
+def make_world(setup: Setup, number: int = 0, log: Callable[[str], None] | None = None) -> World:
+    """Make the two regions of a setup; ``number`` makes networks of worlds differ."""
+    fingerprint = Fingerprint(b"t" * 32, setup.pair.vocab_size, "simulated")
+    costs = setup.costs
+    least = setup.rtt_ms / 2 * (1.0 - setup.jitter)
+    return World(
+        setup.pair,
+        costs=costs,
+        weather=replace(setup.weather, delay_ms=least, jitter_ms=setup.weather.jitter_ms + setup.rtt_ms * setup.jitter),
+        controller=ControllerConfig(
+            fingerprint, context=CONTEXT, verify_costs=costs.verify_model(), draft_costs=costs.draft_model()
+        ),
+        worker=WorkerConfig(fingerprint, context=CONTEXT, max_leaves=setup.leaves, costs=costs.worker_model()),
+        seed=setup.seed + number,
+        log=log,
+        gpu_batch=MOST_AT_ONCE if setup.concurrent > 1 else 0,
+    )
 
 
 def run(
@@ -125,17 +97,26 @@ def run(
 
     Returns:
         By contender's name, one measurement a request, in the order of the requests.
+
+    Raises:
+        InvalidRequestError: a policy or one of its parameters is unknown.
+        ConfigError: a deed is unknown.
     """
-    tasks = [(contender, chunk) for chunk in _chunks(setup.requests) for contender in contenders]
+    chunks = _chunks(setup)
+    tasks = [(contender, chunk) for chunk in chunks for contender in contenders]
     done: dict[tuple[str, int], list[Measured]] = {}
-    for name, start, measured in _each(setup, tasks, processes):
-        done[name, start] = measured
+    for name, start, results in _each(setup, tasks, processes):
+        done[name, start] = results
         if progress is not None:
-            progress(len(measured))
+            progress(len(results))
     return {
-        contender.name: [one for chunk in _chunks(setup.requests) for one in done[contender.name, chunk[0]]]
-        for contender in contenders
+        contender.name: [one for chunk in chunks for one in done[contender.name, chunk[0]]] for contender in contenders
     }
+
+
+def processors() -> int:
+    """How many processes this machine runs at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _each(
@@ -145,46 +126,50 @@ def _each(
         for contender, chunk in tasks:
             yield contender.name, chunk[0], measure(setup, contender, chunk)
         return
-    with ProcessPoolExecutor(processes) as pool:
-        futures = {pool.submit(measure, setup, contender, chunk): (contender, chunk) for contender, chunk in tasks}
-        for future in as_completed(futures):
-            contender, chunk = futures[future]
-            yield contender.name, chunk[0], future.result()
+    with ProcessPoolExecutor(processes, get_context("forkserver"), _take, (setup,)) as pool:
+        futures = {pool.submit(_measure_taken, contender, chunk): (contender, chunk) for contender, chunk in tasks}
+        try:
+            for future in as_completed(futures):
+                contender, chunk = futures[future]
+                yield contender.name, chunk[0], future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
-def _chunks(requests: int) -> list[range]:
-    return [range(start, min(start + CHUNK, requests)) for start in range(0, requests, CHUNK)]
+def _take(setup: Setup) -> None:
+    """Keep a setup in a process of the pool: a source's tables are sent once, not with every task."""
+    _taken.append(setup)
 
 
-def _one(world: World, sequence: int, setup: Setup, contender: Contender, number: int) -> Measured:
-    vocab = setup.pair.vocab_size
-    prompt = (1 + setup.seed % (vocab - 1), 1 + number % (vocab - 1), 1 + number % 7)
+def _measure_taken(contender: Contender, numbers: range) -> list[Measured]:
+    return measure(_taken[-1], contender, numbers)
+
+
+def _chunks(setup: Setup) -> list[range]:
+    size = CHUNK * setup.concurrent
+    return [range(start, min(start + size, setup.requests)) for start in range(0, setup.requests, size)]
+
+
+def _submit(world: World, sequence: int, setup: Setup, contender: Contender, number: int) -> None:
     parameters = dict(contender.parameters)
     if contender.policy == "wanspec":
         parameters.setdefault("width", setup.leaves)
-    world.submit(sequence, Request(prompt, setup.tokens, policy=contender.policy, parameters=parameters))
-    world.run()
-    finished = world.outputs.pop(sequence).finished
-    assert finished is not None
-    return _measured(finished.summary)
+    sampling = Sampling(setup.temperature, seed=number & 0xFFFFFFFF) if setup.temperature else GREEDY
+    prompt = setup.prompt(number)
+    request = Request(prompt, setup.tokens, policy=contender.policy, parameters=parameters, sampling=sampling)
+    for time, deed in setup.deeds:
+        world.at(world.now + time, lambda deed=deed: _do(world, deed))  # type: ignore[misc]
+    world.submit(sequence, request)
 
 
-def _measured(summary: Mapping[str, object]) -> Measured:
-    def number(name: str) -> float:
-        value = summary[name]
-        assert isinstance(value, (int, float))
-        return value
-
-    return Measured(
-        latency_ms=number("latency_ms"),
-        tokens=int(number("output_tokens")),
-        rounds=int(number("rounds")),
-        draft_passes=int(number("local_draft_passes")),
-        target_ms=number("target_ms"),
-        draft_ms=number("local_draft_ms"),
-        remote_passes=int(number("remote_draft_passes")),
-        remote_nodes=int(number("remote_nodes")),
-        waited_ms=number("waited_ms"),
-        bytes_up=int(number("bytes_up")),
-        bytes_down=int(number("bytes_down")),
-    )
+def _do(world: World, deed: str) -> None:
+    if deed not in DEEDS:
+        raise ConfigError("deeds", f"{deed!r} is not one of {', '.join(DEEDS)}")
+    if deed == "restart":
+        if world.worker is None:
+            world.restart_worker()
+    elif deed in ("silence", "speak"):
+        world.weather.silent = deed == "silence"
+    else:
+        {"crash": world.crash_worker, "cut": world.cut_link, "mend": world.mend_link}[deed]()

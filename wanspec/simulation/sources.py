@@ -68,8 +68,7 @@ class TablePair:
         return Expansion(tokens, self.table.log_probs[rows, :top], self.table.entropies[rows], engine_ms)
 
     def _word(self, tokens: Sequence[int]) -> int:
-        previous = tokens[-2] if len(tokens) > 1 else 0
-        return _mix(self.seed + len(tokens) * _FACTORS[0] + tokens[-1] * _FACTORS[1] + previous * _FACTORS[2])
+        return context_word(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else 0)
 
     def _words(self, batch: Sequence[SequenceLeaves]) -> Words:
         sums = []
@@ -85,6 +84,11 @@ class TablePair:
         if len(sums) < _FEW:  # numpy's overhead is more than the work
             return np.array([_mix(value) for value in sums], dtype=np.uint64)
         return _mix_many(np.array(sums, dtype=np.uint64))
+
+
+def context_word(seed: int, length: int, last: int, previous: int) -> int:
+    """64 bits that stand for a context: its length and its last two tokens."""
+    return _mix(seed + length * _FACTORS[0] + last * _FACTORS[1] + previous * _FACTORS[2])
 
 
 def _mix(value: int) -> int:

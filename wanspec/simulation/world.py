@@ -38,36 +38,11 @@ from wanspec.core.events import (
     WorkerEvent,
 )
 from wanspec.core.worker import Worker
+from wanspec.simulation.gpu import Costs, Job, ScarceGpu
 from wanspec.simulation.models import Pair
+from wanspec.simulation.weather import Weather
 
-
-@dataclass(slots=True)
-class Weather:
-    """The state of network and engines; may change while the world runs. Times in ms, probabilities a frame or call."""
-
-    delay_ms: float = 15.0
-    jitter_ms: float = 0.0
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: bool = False
-    cut: bool = False
-    silent: bool = False
-    worker_down: bool = False
-    target_fails: float = 0.0
-    draft_fails: float = 0.0
-    worker_fails: float = 0.0
-    target_hangs: float = 0.0
-    draft_hangs: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Engine step times in ms."""
-
-    target_ms: float = 23.4
-    target_token_ms: float = 0.0
-    draft_ms: float = 7.5
-    pass_ms: float = 7.5
+__all__ = ["Costs", "Output", "Weather", "World"]
 
 
 @dataclass(slots=True)
@@ -92,7 +67,9 @@ class World:
         worker: WorkerConfig | None = None,
         seed: int = 0,
         log: Callable[[str], None] | None = None,
+        gpu_batch: int = 0,
     ) -> None:
+        """``gpu_batch``: most sequences in one pass of the scarce GPU; 0 gives every engine call a GPU of its own."""
         self.pair = pair
         self.costs = costs or Costs()
         self.weather = weather or Weather()
@@ -105,6 +82,8 @@ class World:
         self._random = random.Random(seed)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
+        self.unfinished = 0
+        self.gpu = ScarceGpu(self.at, lambda: self.now, gpu_batch)
         self._connection = 0
         self._connected = False
         self._last_due = {"up": 0.0, "down": 0.0}
@@ -122,10 +101,12 @@ class World:
             InvalidRequestError: as :meth:`Controller.handle`.
         """
         self.outputs[number] = Output()
+        self.unfinished += 1
         try:
             self._controller(Submitted(number, request))
         except ValueError:
             del self.outputs[number]
+            self.unfinished -= 1
             raise
 
     def tell(self, event: Event) -> None:
@@ -142,17 +123,26 @@ class World:
         Raises:
             RuntimeError: nothing is due though a request has not finished, or ``limit`` steps were not enough.
         """
+        endless = until == float("inf")
         for _ in range(limit):
-            if until == float("inf") and all(o.finished is not None for o in self.outputs.values()):
+            if endless and not self.unfinished:
                 return
-            if not self._queue:
-                raise RuntimeError("nothing is due, but a request has not finished")
-            if self._queue[0][0] > until:
+            if self._queue and self._queue[0][0] > until:
                 self.now = until
                 return
-            self.now, _, do = heapq.heappop(self._queue)
-            do()
+            self.step()
         raise RuntimeError(f"not finished after {limit} steps at {self.now:.0f} ms")
+
+    def step(self) -> None:
+        """Let the next thing happen.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if not self._queue:
+            raise RuntimeError("nothing is due, but a request has not finished")
+        self.now, _, do = heapq.heappop(self._queue)
+        do()
 
     def crash_worker(self) -> None:
         """The worker's machine dies; connections break."""
@@ -182,11 +172,9 @@ class World:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Verify):
-            self.at(
-                self.now + self.costs.target_ms + self.costs.target_token_ms * len(action.drafts), self._verify(action)
-            )
+            self._verify(action)
         elif isinstance(action, Draft):
-            self.at(self.now + self.costs.draft_ms * action.count, self._draft(action))
+            self._draft(action)
         elif isinstance(action, Send):
             self._send_up(action)
         elif isinstance(action, Connect):
@@ -196,10 +184,11 @@ class World:
         elif isinstance(action, Emit):
             self.outputs[action.sequence].tokens += action.tokens
         elif isinstance(action, Finished):
+            self.unfinished -= 1
             self.outputs[action.sequence].finished = action
             self.outputs[action.sequence].finished_ms = self.now
 
-    def _verify(self, action: Verify) -> Callable[[], None]:
+    def _verify(self, action: Verify) -> None:
         tokens = list(action.prefix[: action.length])
         output: list[int] = []
         log_probs: list[float] = []
@@ -211,11 +200,17 @@ class World:
             if token != draft:
                 break
         fails, hangs = self._fault(self.weather.target_fails), self._fault(self.weather.target_hangs)
-        done = Verified(action.action, tuple(output), tuple(log_probs), self.costs.target_ms)
         failed = Failed(action.action, "target engine: simulated fault")
-        return lambda: None if hangs else self._controller(failed if fails else done)
 
-    def _draft(self, action: Draft) -> Callable[[], None]:
+        def done(engine_ms: float) -> None:
+            if not hangs:
+                verified = Verified(action.action, tuple(output), tuple(log_probs), engine_ms)
+                self._controller(failed if fails else verified)
+
+        cost = self.costs.verify_ms(len(action.drafts), action.length)
+        self.gpu.run(Job(action.action[0], False, cost, done))
+
+    def _draft(self, action: Draft) -> None:
         tokens = [*action.prefix[: action.length], *action.path]
         drafted, log_probs = [], []
         for _ in range(action.count):
@@ -224,9 +219,15 @@ class World:
             log_probs.append(log_prob)
             tokens.append(token)
         fails, hangs = self._fault(self.weather.draft_fails), self._fault(self.weather.draft_hangs)
-        done = Drafted(action.action, tuple(drafted), tuple(log_probs), self.costs.draft_ms * action.count)
         failed = Failed(action.action, "draft engine: simulated fault")
-        return lambda: None if hangs else self._controller(failed if fails else done)
+
+        def done(engine_ms: float) -> None:
+            if not hangs:
+                event = Drafted(action.action, tuple(drafted), tuple(log_probs), engine_ms)
+                self._controller(failed if fails else event)
+
+        cost = self.costs.local_ms(action.count, len(tokens) - action.count)
+        self.gpu.run(Job(action.action[0], True, cost, done))
 
     def _fault(self, probability: float) -> bool:
         return probability > 0.0 and self._random.random() < probability
@@ -241,7 +242,7 @@ class World:
         self._connected = True
         self._last_due = {"up": 0.0, "down": 0.0}
         connection = self._connection
-        self.at(self.now + 2 * self.weather.delay_ms, lambda: self._opened(link, connection))
+        self.at(self.now + 2 * self.weather.one_way_ms(self.now), lambda: self._opened(link, connection))
 
     def _opened(self, link: int, connection: int) -> None:
         if connection == self._connection and self._connected:
@@ -274,7 +275,7 @@ class World:
             return
         copies = 2 if self._random.random() < weather.duplicate else 1
         for _ in range(copies):
-            due = self.now + weather.delay_ms + self._random.random() * weather.jitter_ms
+            due = self.now + weather.one_way_ms(self.now) + self._random.random() * weather.jitter_ms
             if not weather.reorder:
                 due = max(due, self._last_due[way])
                 self._last_due[way] = due
@@ -284,7 +285,10 @@ class World:
         if self._connected:
             self._connected = False
             connection = self._connection
-            self.at(self.now + self.weather.delay_ms, lambda: self._worker(Disconnected(connection, "peer left")))
+            self.at(
+                self.now + self.weather.one_way_ms(self.now),
+                lambda: self._worker(Disconnected(connection, "peer left")),
+            )
 
     def _break(self, reason: str) -> None:
         if self._connected:
@@ -304,7 +308,9 @@ class World:
 
     def _act_worker(self, action: WorkerAction) -> None:
         if isinstance(action, Expand):
-            cost = self.costs.pass_ms
+            leaves = sum(len(item.leaves) for item in action.batch)
+            context = sum(item.length * len(item.leaves) for item in action.batch) / leaves
+            cost = self.costs.expand_ms(leaves, context)
             done: WorkerEvent = Expanded(action.number, self.pair.expand(action.batch, action.top, cost))
             if self._random.random() < self.weather.worker_fails:
                 done = ExpandFailed(action.number, "draft engine: simulated fault")
@@ -314,18 +320,20 @@ class World:
             self._send_down(action)
         elif isinstance(action, Disconnect) and action.link == self._connection:
             connection, reason = self._connection, action.reason
-            due = max(self.now + self.weather.delay_ms, self._last_due["down"])
+            due = max(self.now + self.weather.one_way_ms(self.now), self._last_due["down"])
             self.at(due, lambda: self._break(reason) if connection == self._connection else None)
 
-    # Timers
+    # Timers. One that is no longer the next does nothing when it fires.
 
     def _arm(self) -> None:
         due = self.controller.deadline()
         if due < self._controller_tick:
             self._controller_tick = due
-            self.at(due, self._tick)
+            self.at(due, lambda: self._tick(due))
 
-    def _tick(self) -> None:
+    def _tick(self, due: float) -> None:
+        if due != self._controller_tick:
+            return
         self._controller_tick = float("inf")
         if self.controller.deadline() <= self.now:
             self._controller(Tick())
@@ -336,9 +344,11 @@ class World:
         due = float("inf") if self.worker is None else self.worker.deadline()
         if due < self._worker_tick:
             self._worker_tick = due
-            self.at(due, self._tick_worker)
+            self.at(due, lambda: self._tick_worker(due))
 
-    def _tick_worker(self) -> None:
+    def _tick_worker(self, due: float) -> None:
+        if due != self._worker_tick:
+            return
         self._worker_tick = float("inf")
         if self.worker is not None and self.worker.deadline() <= self.now:
             self._worker(Tick())

@@ -24,6 +24,7 @@ class EngineSettings:
     Attributes:
         engine: ``torch``, or ``zero`` (no model; for measuring everything else).
         dtype, device, threads: of PyTorch.
+        weights: ``same`` as ``dtype``, or ``int8``.
         pace_ms: least duration of a step, 0 for none.
         agreement: of ``zero``: how often it agrees with the zero target.
         kv_tokens: budget of KV cache, 0 for the engine's default (``wanspec.engines.config``).
@@ -31,6 +32,7 @@ class EngineSettings:
 
     engine: str = "torch"
     dtype: str = "float32"
+    weights: str = "same"
     device: str = "cpu"
     threads: int = 1
     pace_ms: float = 0.0
@@ -203,6 +205,7 @@ def _shared(settings: RegionSettings, engine: EngineSettings, folder: Path) -> d
         "engine": engine.engine,
         "model_dir": str(folder),
         "dtype": engine.dtype,
+        "weights": engine.weights,
         "device": engine.device,
         "threads": engine.threads,
         "pace_ms": engine.pace_ms,

@@ -15,7 +15,7 @@ from wanspec.cli.command import as_typed, parse_settings
 from wanspec.cli.group import cli
 from wanspec.network.ports import reserve_ports
 
-COMMANDS = ("up", "generate", "demo", "doctor", "models")
+COMMANDS = ("up", "generate", "demo", "doctor", "calibrate", "models")
 
 
 @pytest.fixture
@@ -61,6 +61,8 @@ def test_help_lists_commands_and_exit_codes(run):
         (("generate", "a", "--stdin"), "not both"),
         (("generate", "a", "--max-tokens", "0"), "max-tokens"),
         (("demo", "--max-tokens", "1"), "max-tokens"),
+        (("calibrate", "--engine", "gpu"), "worker"),
+        (("calibrate", "--pair", "small", "--repeats", "0"), "repeats"),
         (("nothing",), "nothing"),
     ],
 )

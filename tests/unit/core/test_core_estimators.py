@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wanspec.core.costs import UNMEASURED, CostModel, CostTable
 from wanspec.core.estimators import TAIL_ENTROPY_NATS, Estimators, Window, entropy_from_log_prob
 from wanspec.core.messages import Drafting
 from wanspec.core.prefix import PrefixHashes, extend_hash
-from wanspec.core.scheduler import candidates, share
+from wanspec.core.scheduler import candidates, reach_probability, share, worthwhile
 from wanspec.core.tree import Origin, TokenTree
 
 tokens = st.lists(st.integers(0, 200_000), max_size=30)
@@ -153,6 +154,52 @@ def test_candidates_leave_room_for_their_children(max_nodes, expected):
     for token in range(4):
         job.grow(job.tree.root, token, -0.1)
     assert len(candidates(job, max_nodes, 100)) == expected
+
+
+def costs(*per_leaf):
+    """A pass of 1, 2, ... leaves."""
+    table = CostTable(tuple(range(1, len(per_leaf) + 1)), (0,), tuple((ms,) for ms in per_leaf))
+    return CostModel(table, table)
+
+
+@pytest.mark.parametrize(
+    ("chances", "per_leaf", "expected"),
+    [
+        ([0.9, 0.5, 0.1], (10.0, 10.0, 10.0), 3),  # others cost nothing
+        ([0.9, 0.5, 0.1], (10.0, 12.0, 14.0), 2),  # 0.090, 0.117, 0.107 tokens per ms
+        ([0.1, 0.5, 0.9], (10.0, 12.0, 14.0), 2),  # whatever their order
+        ([0.9, 0.5, 0.5], (10.0, 20.0, 20.0), 3),  # the second is free with the third
+        ([0.9, 0.5, 0.1], (10.0, 20.0, 30.0), 1),  # a pass takes as long as its leaves one after another
+        ([0.9, 0.9, 0.9], (10.0, 20.0, 30.0), 3),
+        ([], (10.0,), 1),
+    ],
+)
+def test_leaves_are_worth_a_pass_while_they_make_more_tokens_per_ms(chances, per_leaf, expected):
+    assert worthwhile(chances, costs(*per_leaf), 100) == expected
+
+
+def test_all_leaves_are_worth_it_where_nothing_was_measured():
+    assert worthwhile([1e-9] * 64, UNMEASURED, 100) == 64
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=12), st.lists(st.floats(0.0, 50.0), min_size=12, max_size=12)
+)
+def test_no_other_number_of_leaves_makes_more_tokens_per_ms(chances, steps):
+    model = costs(*[5.0 + sum(steps[: i + 1]) for i in range(12)])
+    ordered = sorted(chances, reverse=True)
+    rates = [sum(ordered[:n]) / model.pass_ms(n, n, 0) for n in range(1, len(chances) + 1)]
+    assert rates[worthwhile(chances, model, 0) - 1] == pytest.approx(max(rates))
+
+
+def test_the_chance_of_a_leaf_counts_from_the_root():
+    job = Job()
+    first = job.grow(job.tree.root, 1, math.log(0.5))
+    second = job.grow(first, 2, math.log(0.25))
+    assert reach_probability(second, job.tree.root) == pytest.approx(0.125)
+    assert reach_probability(job.tree.root, job.tree.root) == 1.0
+    job.tree.descend([1])
+    assert reach_probability(second, job.tree.root) == pytest.approx(0.25)
 
 
 def test_a_root_is_expanded_however_small_the_tree_may_be():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.core.core_doubles import CONTROLLER, PRINT, VOCAB, Bench, hash_of, messages_in, of, one
+from wanspec.core.costs import UNMEASURED, CostModel, CostTable
 from wanspec.core.drafting import Expansion
 from wanspec.core.events import (
     Disconnect,
@@ -203,6 +204,33 @@ def test_the_limit_of_leaves_is_shared_and_nobody_starves():
         assert sum(len(item.leaves) for item in batch) <= 2
         served |= {item.key[1] for item in batch}
     assert served == set(range(5))
+
+
+def pass_costs(*ms):
+    table = CostTable((1, 2, 8), (0,), tuple((value,) for value in ms))
+    return CostModel(table, table)
+
+
+@pytest.mark.parametrize(
+    ("costs", "leaves"),
+    [(UNMEASURED, 4), (pass_costs(10, 10, 10), 4), (pass_costs(10, 11, 60), 2), (pass_costs(1, 9, 99), 1)],
+)
+def test_only_leaves_that_are_worth_their_cost_are_expanded(costs, leaves):
+    bench = Bench(costs=costs)
+    bench.greet()
+    actions = bench.expand(bench.open(branching=4, width=8), 1, 2, 3, 4, log_prob=-0.5)
+    (item,) = one(Expand, actions).batch
+    assert item.leaves == tuple((token,) for token in range(1, leaves + 1)), "the most probable ones"
+
+
+def test_a_leaf_of_each_sequence_is_expanded_whatever_it_costs():
+    bench = Bench(costs=pass_costs(1, 9, 99))
+    bench.greet()
+    actions = bench.open(0, branching=4, width=8)
+    for number in range(1, 4):
+        bench.open(number, branching=4, width=8)
+    actions = bench.expand(actions, 1, 2, 3, 4, log_prob=-3.0)
+    assert [len(item.leaves) for item in one(Expand, actions).batch] == [1, 1, 1, 1]
 
 
 def test_the_limit_of_nodes():

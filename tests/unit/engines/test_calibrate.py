@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wanspec.core.costs import CostModel, CostTable
 from wanspec.core.drafting import Expansion, SequenceLeaves
-from wanspec.engines.calibrate import Grid, calibrate_draft, calibrate_target, costs_file, store_costs, stored_costs
+from wanspec.engines.calibrate import Grid, calibrate_draft, calibrate_target
 from wanspec.engines.generation import TorchEngine
 from wanspec.engines.pace import Pace
 from wanspec.engines.torch_model import TorchModel
@@ -63,28 +65,28 @@ class LinearDraft:
     vocab_size, context = 61, 128
 
     def __init__(self) -> None:
-        self.cached = {"step": 0, "prefill": 0}
+        self.cached: Counter[Hashable] = Counter()
 
     def expand(self, batch: Sequence[SequenceLeaves], top: int) -> Expansion:
-        import numpy as np
-
         (sequence,) = batch
         assert sequence.length + max(map(len, sequence.leaves)) <= self.context
-        new = sequence.length - self.cached[str(sequence.key)]
-        self.cached[str(sequence.key)] = sequence.length
+        new = sequence.length - self.cached[sequence.key]
+        assert new >= 0, "a shorter prefix is computed anew"
+        self.cached[sequence.key] = sequence.length
         leaves = len(sequence.leaves)
         ms = 5 + leaves + 0.01 * sequence.length + max(0, new - 1)
         empty = np.zeros((leaves, top))
         return Expansion(empty.astype(np.int32), empty.astype(np.float32), empty[:, 0].astype(np.float32), ms)
 
-    def release(self, key: object) -> None:
-        self.cached[str(key)] = 0
+    def release(self, key: Hashable) -> None:
+        del self.cached[key]
 
 
 def test_a_draft_engine_is_measured_where_the_grid_says() -> None:
     seen: list[tuple[int, int]] = []
+    engine = LinearDraft()
     costs = calibrate_draft(
-        LinearDraft(), SMALL, about={"model": "linear"}, progress=lambda done, total: seen.append((done, total))
+        engine, SMALL, about={"model": "linear"}, progress=lambda done, total: seen.append((done, total))
     )
     assert (costs.step.counts, costs.step.contexts, costs.prefill.counts) == ((1, 4, 16), (8, 64), (1, 8))
     assert costs.pass_ms(4, 4, 8) == pytest.approx(9.08)
@@ -92,16 +94,32 @@ def test_a_draft_engine_is_measured_where_the_grid_says() -> None:
     assert costs.pass_ms(1, 8, 8) == pytest.approx(6.08 + 7 + 0.08, abs=0.2)
     assert seen[-1] == (30, 30)
     assert costs.engine == {"model": "linear"}
+    assert engine.cached == {}, "nothing is left behind"
+
+
+class NoisyDraft(LinearDraft):
+    """Where four leaves are measured, something else runs."""
+
+    def expand(self, batch: Sequence[SequenceLeaves], top: int) -> Expansion:
+        result = super().expand(batch, top)
+        return replace(result, engine_ms=result.engine_ms + 500 * (len(batch[0].leaves) == 4))
+
+
+def test_a_pass_that_does_less_is_never_dearer() -> None:
+    costs = calibrate_draft(NoisyDraft(), SMALL)
+    assert costs.pass_ms(1, 1, 8) < costs.pass_ms(4, 4, 8) == costs.pass_ms(16, 16, 8) < 30
 
 
 def test_real_engines_are_measured_and_cost_about_what_a_pace_says(model: TorchModel) -> None:
+    """From below only: what else runs on the machine makes passes longer."""
     paced = calibrate_draft(TreeDraftEngine(model, pace=Pace(4.0, 1.0)), SMALL)
-    assert 4.9 < paced.pass_ms(1, 1, 8) < 12.0
-    assert 19.0 < paced.pass_ms(16, 16, 64) < 35.0
+    assert paced.pass_ms(1, 1, 8) > 4.9
+    assert paced.pass_ms(16, 16, 64) > 19.0
     target = calibrate_target(TorchEngine(model, max_draft_len=3, pace=Pace(4.0, 1.0)), 3, model.context, SMALL)
     assert target.step.counts == (1, 4)
-    assert 7.9 < target.verify_ms(3, 64) < 16.0
-    assert 11.9 < target.pass_ms(1, 8, 8) < 20.0, "what is before the new tokens is reused"
+    assert target.verify_ms(3, 64) > 7.9
+    assert target.pass_ms(1, 8, 8) > 11.9
+    assert target.pass_ms(1, 8, 64) < 60, "what is before the new tokens is reused; computed, it takes 76 ms"
 
 
 def test_points_beyond_the_context_are_left_out() -> None:
@@ -109,18 +127,3 @@ def test_points_beyond_the_context_are_left_out() -> None:
     assert (costs.step.counts, costs.step.contexts) == ((1, 2, 4, 8), (32, 256))
     with pytest.raises(ConfigError, match="do not fit a context of 20"):
         calibrate_target(ZeroEngine(), 0, 20)
-
-
-def test_costs_are_kept_by_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANSPEC_CACHE", str(tmp_path))
-    assert stored_costs("draft", {"model": "m"}) is None
-    path = store_costs("draft", COSTS)
-    assert path == costs_file("draft", {"model": "m"})
-    assert stored_costs("draft", {"model": "m"}) == COSTS
-    assert stored_costs("draft", {"model": "other"}) is None
-    assert stored_costs("target", {"model": "m"}) is None
-    path.write_text("nonsense", encoding="utf-8")
-    assert stored_costs("draft", {"model": "m"}) is None
-    monkeypatch.setenv("WANSPEC_CACHE", str(path))
-    with pytest.raises(ConfigError, match="WANSPEC_CACHE"):
-        store_costs("draft", COSTS)

@@ -147,7 +147,9 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     c = conditions
     local = local_round(c)
     if not c.worker:
-        return Lookahead(local.rate, local, local.tokens / local.time_ms, local.passes / local.tokens, 0.0, 1.0, (0.0, 0.0))
+        return Lookahead(
+            local.rate, local, local.tokens / local.time_ms, local.passes / local.tokens, 0.0, 1.0, (0.0, 0.0)
+        )
     span = c.turnaround_ms + _AHEAD * c.pass_ms
     step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
     grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + step, step)

@@ -1,0 +1,141 @@
+"""Figures as data: curves over an axis, and what the paper states beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wanspec.simulation.comparison import Estimate
+
+LATENCY = "latency against standard speculative decoding"
+PASSES = "draft passes in the scarce region against standard speculative decoding"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a curve: its place on the axis, and the estimate."""
+
+    x: float
+    y: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a panel."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A value that the paper's text gives, as its words have it.
+
+    Attributes:
+        curve: which of ours it is to be compared with.
+        x: place on the axis.
+        low, high: the range that the words allow; equal where they name one value.
+        words: what the paper says, in short.
+    """
+
+    curve: str
+    x: float
+    low: float
+    high: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves of one quantity."""
+
+    quantity: str
+    curves: tuple[Curve, ...]
+    stated: tuple[Stated, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one figure of the paper shows, made anew.
+
+    Attributes:
+        name: the paper's: fig7, fig8, fig9.
+        title: what is shown.
+        axis: label of the horizontal axis.
+        conditions: how it was made, in a sentence.
+    """
+
+    name: str
+    title: str
+    axis: str
+    conditions: str
+    panels: tuple[Panel, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A stated value beside ours."""
+
+    panel: str
+    stated: Stated
+    ours: Estimate
+    agrees: bool
+
+
+def agreements(figure: Figure, tolerance: float = 0.05) -> list[Agreement]:
+    """Compare what the paper states with the curves at the same place.
+
+    Args:
+        figure: with curves that have a point at each stated place.
+        tolerance: how far outside the stated range a value still agrees: the paper gives round numbers.
+    """
+    found = []
+    for panel in figure.panels:
+        curves = {curve.name: curve for curve in panel.curves}
+        for stated in panel.stated:
+            ours = _nearest(curves[stated.curve].points, stated.x).y
+            agrees = stated.low - tolerance <= ours.value <= stated.high + tolerance
+            found.append(Agreement(panel.quantity, stated, ours, agrees))
+    return found
+
+
+def markdown(figure: Figure) -> str:
+    """Write a figure as Markdown tables: one a panel, and the paper's statements with ours."""
+    lines = [f"## {figure.name}: {figure.title}", "", figure.conditions, ""]
+    for panel in figure.panels:
+        lines += [f"**{panel.quantity[0].upper()}{panel.quantity[1:]}** (median, 90% interval)", ""]
+        lines += _curves(figure.axis, panel.curves)
+    if any(panel.stated for panel in figure.panels):
+        lines += ["| the paper says | curve | at | stated | ours | |", "|---|---|---|---|---|---|"]
+        for each in agreements(figure):
+            stated, words = each.stated, "agrees" if each.agrees else "**differs**"
+            span = f"{stated.low:.2f}" if stated.low == stated.high else f"{stated.low:.2f} to {stated.high:.2f}"
+            lines.append(
+                f"| {stated.words} | {stated.curve} | {stated.x:g} | {span} | {each.ours.value:.2f} | {words} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _curves(axis: str, curves: Sequence[Curve]) -> list[str]:
+    places = sorted({point.x for curve in curves for point in curve.points})
+    if len(places) > 20:  # a sweep: a table of every tenth value says as much
+        places = places[:: len(places) // 10]
+    lines = [f"| {axis} | " + " | ".join(curve.name for curve in curves) + " |"]
+    lines.append("|---" * (len(curves) + 1) + "|")
+    for place in places:
+        cells = []
+        for curve in curves:
+            here = next((point.y for point in curve.points if point.x == place), None)
+            cells.append("" if here is None else f"{here.value:.3f} ({here.low:.3f} to {here.high:.3f})")
+        lines.append(f"| {place:.3g} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _nearest(points: Sequence[Point], x: float) -> Point:
+    return min(points, key=lambda point: abs(point.x - x))

@@ -1,0 +1,113 @@
+"""Figures as pictures: PNG files, and one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wanspec.errors import ConfigError
+from wanspec.simulation.figures import Figure, Panel, agreements
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#7b4ea3", "#8c6d1f")
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left}.differs{color:#b00020}"""
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Draw a figure into a PNG file.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    _draw(figure).savefig(path, dpi=150)
+
+
+def save_html(figures: Sequence[Figure], path: Path) -> None:
+    """Write all figures, with what the paper states beside ours, as one page.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    body = "".join(_section(figure) for figure in figures)
+    title = "The paper's figures, made anew"
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f"<h1>{title}</h1><p>Lines: ours, with 90% intervals. Squares: what the paper's text states "
+        f"(arXiv 2602.18931), at the curve of the same colour.</p>{body}</html>\n",
+        encoding="utf-8",
+    )
+
+
+def _section(figure: Figure) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(each.stated.words)}<td>{escape(each.stated.curve)}<td>{each.stated.x:g}"
+        f"<td>{_span(each.stated.low, each.stated.high)}<td>{each.ours.value:.2f}"
+        f"<td class={'agrees' if each.agrees else 'differs'}>{'agrees' if each.agrees else 'differs'}"
+        for each in agreements(figure)
+    )
+    return (
+        f"<h2>{figure.name}: {escape(figure.title)}</h2><p>{escape(figure.conditions)}</p>{_svg(figure)}"
+        f"<table><tr><th>the paper says<th>curve<th>at<th>stated<th>ours<th></tr>{rows}</table>"
+    )
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+
+
+def _svg(figure: Figure) -> str:
+    buffer = BytesIO()
+    _draw(figure).savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue().decode("utf-8")
+    return text[text.index("<svg") :]
+
+
+def _draw(figure: Figure) -> Canvas:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure as Canvas
+    except ImportError as error:
+        raise ConfigError("plots", 'matplotlib is missing: pip install "wanspec[plots]"') from error
+    canvas = Canvas(figsize=(6.2 * len(figure.panels), 4.6), layout="constrained")
+    FigureCanvasAgg(canvas)
+    for place, panel in enumerate(figure.panels):
+        _panel(canvas.add_subplot(1, len(figure.panels), place + 1), panel, figure.axis)
+    return canvas
+
+
+def _panel(axes: Axes, panel: Panel, axis: str) -> None:
+    colours = {}
+    for curve, colour in zip(panel.curves, COLOURS * len(panel.curves), strict=False):
+        colours[curve.name] = colour
+        places = [point.x for point in curve.points]
+        marker = "o" if len(places) <= 20 else ""
+        axes.plot(places, [p.y.value for p in curve.points], marker=marker, ms=4, color=colour, label=curve.name)
+        lows, highs = [p.y.low for p in curve.points], [p.y.high for p in curve.points]
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    told: set[str] = set()
+    for stated in panel.stated:
+        label = "" if stated.curve in told else f"the paper on {stated.curve}"
+        told.add(stated.curve)
+        low, high = max(stated.low, min(stated.high, _lowest(panel))), stated.high
+        middle = (low + high) / 2
+        axes.errorbar(
+            [stated.x], [middle], yerr=[[middle - low], [high - middle]], fmt="s", ms=9, mew=2, capsize=5,
+            mfc="none", color=colours[stated.curve], label=label,
+        )  # fmt: skip
+    axes.axhline(1.0, color="#666", linewidth=0.8, linestyle=":")
+    axes.set_xlabel(axis)
+    axes.set_title(panel.quantity, fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, framealpha=0.85)
+
+
+def _lowest(panel: Panel) -> float:
+    return min(point.y.low for curve in panel.curves for point in curve.points)
