@@ -12,6 +12,9 @@ from wanspec.core.calibration import RANKS, Calibration
 TAIL_ENTROPY_NATS = 3.0
 """Entropy of all tokens but the best: what `benchmarks/entropy_estimate.py` measures for SmolLM2-135M-Instruct."""
 
+_FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.05, 0.01, 1.0
+_STEERING = 1.0
+
 
 def entropy_from_log_prob(log_prob: float) -> float:
     """Estimate the entropy (nats) of a distribution from the log-probability of its most likely token.
@@ -70,16 +73,23 @@ class Estimators:
     Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from a
     commit that the worker did not foresee to its first drafts after it). ``covered`` is 1 where a worker had the
     target's token among its other children, though not as its first, else 0. A draft that came true or did not is
-    named by :func:`outcome_name`, its value the negative of its log-probability.
+    named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is the time that some rounds
+    took over the time that was aimed at for their tokens.
+
+    Attributes:
+        remote, local: how often drafts of the worker and of the local draft are accepted.
+        price: of a local draft pass in tokens, as steered: it falls while ``pace`` is above 1 and rises below.
     """
 
     NAMES = ("rtt", "verify", "draft", "pass", "turnaround", "covered")
+    PACE = "pace"
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
         known = state or {}
         self._windows = {name: Window(samples=known.get(name, ())) for name in self.NAMES}
         self.remote = Calibration(known.get("remote", ()))
         self.local = Calibration(known.get("local", ()))
+        self.price = known.get("price", [_FIRST_PRICE])[0]
 
     def observe(self, name: str, value: float) -> None:
         """Add one sample; the only way in, so that a recorded request can be replayed.
@@ -91,6 +101,9 @@ class Estimators:
         window = self._windows.get(name)
         if window is not None:
             window.add(value)
+        elif name == self.PACE:
+            moved = self.price * exp(_STEERING * (1.0 - min(value, 2.0)))
+            self.price = min(_HIGHEST_PRICE, max(_LOWEST_PRICE, moved))
         else:
             remote, rank, accepted = _OUTCOMES[name]
             (self.remote if remote else self.local).observe(-value, rank, accepted)
@@ -111,7 +124,7 @@ class Estimators:
     def state(self) -> dict[str, list[float]]:
         """Return all samples; ``Estimators(state)`` restores them."""
         windows = {name: window.samples() for name, window in self._windows.items()}
-        return {**windows, "remote": self.remote.state(), "local": self.local.state()}
+        return {**windows, "remote": self.remote.state(), "local": self.local.state(), "price": [self.price]}
 
 
 _NAMED = {

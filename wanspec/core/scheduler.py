@@ -44,7 +44,7 @@ class Frontier:
 
     def take(self, count: int, deepest: int, least: float) -> list[Node]:
         """Remove and return the best ``count`` leaves above position ``deepest`` whose score is at least ``least``."""
-        heap, taken = self._heap, []
+        heap, taken = self._heap, list[Node]()
         while heap and len(taken) < count:
             leaf = heap[0][2]
             if leaf.state is not NodeState.LIVE or leaf.expanded:

@@ -169,7 +169,7 @@ class Sequence:
         accepted = len(event.tokens) - 1
         committed, ended = self._until_end(event.tokens)
         self._account(path, accepted, committed, event, now)
-        self.policy.verified(self._outcome(path, accepted, event), now)
+        self.policy.verified(self._outcome(path, accepted, event, now), now)
         origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
         arrival = self.arrivals.committing(committed, now)
         self.tree.descend(committed)
@@ -253,6 +253,7 @@ class Sequence:
         rtt = self.estimators.median("rtt")
         return {
             "policy": self.policy.name,
+            "regime": self.policy.regime,
             "finish_reason": reason,
             "prompt_tokens": len(self.request.prompt),
             "output_tokens": self.generated,
@@ -318,8 +319,11 @@ class Sequence:
                     return tokens[: index + 1], True
         return tokens[: self.remaining], False
 
-    def _outcome(self, path: list[Node], accepted: int, event: Verified) -> Outcome:
-        return Outcome(len(path), accepted, self._entropy(path, accepted, event))
+    def _outcome(self, path: list[Node], accepted: int, event: Verified, now: float) -> Outcome:
+        entropy = self._entropy(path, accepted, event)
+        queued_ms = max(0.0, now - self._pending_since - event.engine_ms)
+        remote = sum(node.origin is Origin.REMOTE for node in path)
+        return Outcome(len(path), accepted, entropy, queued_ms, remote)
 
     def _entropy(self, path: list[Node], accepted: int, event: Verified) -> float | None:
         """Estimate for the bonus token. It stands for the risk that the worker has not foreseen it.

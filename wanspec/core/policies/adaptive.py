@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from math import exp, log
 from typing import ClassVar
 
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
-from wanspec.core.policies.lookahead import Conditions, Lookahead, look_ahead
+from wanspec.core.policies.lookahead import Conditions, Lookahead, local_round, look_ahead
 from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
 _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
 _WAIT_LEVELS = 2
-_NEVER = 1e9
 
 
 @dataclass(slots=True)
@@ -22,18 +22,30 @@ class Adaptive:
     """Verify, draft locally or wait: whichever has the highest expected value.
 
     Attributes:
+        k: most drafts that a verification takes.
         price: of a local draft pass, in tokens (lambda).
+        latency_target: if above 0, the price is steered so that decoding takes this much of the time that the best
+            single-region policy would take, as modelled.
+        branching: most children kept of a leaf on the worker.
+        width: most leaves of this sequence in a pass; the worker's own limit and its pass costs may say fewer.
+        max_depth: how far below the committed prefix the worker drafts.
+        floor: leaves that the target reaches with less probability are not expanded.
+        keep: nor are children with less kept or sent.
     """
 
-    price: float = 0.2
     k: int = 16
+    price: float = 0.2
+    latency_target: float = 0.0
+    branching: int = 4
     width: int = 256
-    children: int = 4
-    depth: int = 24
+    max_depth: int = 32
     floor: float = 0.0003
     keep: float = 0.0003
-    calibrated: int = 1
     _rounds: int = field(default=0, init=False, repr=False)
+    _queued_ms: float = field(default=0.0, init=False, repr=False)
+    _used: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    _since_ms: float | None = field(default=None, init=False, repr=False)
+    _since_tokens: int = field(default=0, init=False, repr=False)
     _look: Lookahead | None = field(default=None, init=False, repr=False)
     _conditions: Conditions | None = field(default=None, init=False, repr=False)
     _with_worker: bool = field(default=False, init=False, repr=False)
@@ -42,14 +54,14 @@ class Adaptive:
     uses_worker: ClassVar[bool] = True
     wants_entropy: ClassVar[bool] = False
     limits: ClassVar[dict[str, tuple[float, float]]] = {
-        "price": (0, 100),
         "k": (1, 32),
+        "price": (0, 100),
+        "latency_target": (0, 10),
+        "branching": (1, 16),
         "width": (1, 256),
-        "children": (1, 16),
-        "depth": (1, 256),
+        "max_depth": (1, 256),
         "floor": (0, 1),
         "keep": (0, 1),
-        "calibrated": (0, 1),
     }
 
     def decide(self, view: View, now: float) -> Decision:
@@ -57,10 +69,10 @@ class Adaptive:
         if view.generated == 0:
             return VerifyNow(0)
         worker = view.worker_ready
-        look, c = self._solved(view, worker)
+        look, c = self._solved(view, worker, now)
         arrivals, mean = view.arrivals, c.mean_acceptance
-        path, chances, times = self._chain(view, min(self.k, view.most_drafts))
-        room = view.most_drafts - len(path)
+        path, chances, times = self._chain(view, min(self.k, view.most_drafts), look.rate, c.verify_token_ms)
+        room = min(self.k, view.most_drafts) - len(path)
         pass_ms = c.pass_ms
         due = times[-1] + pass_ms
         late = now - due
@@ -75,7 +87,7 @@ class Adaptive:
         decision: Decision = VerifyNow(len(path), tuple(path))
         if room > 0 and view.local_draft:
             d = c.draft_ms
-            value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - self.price
+            value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - c.price
             if value > best:
                 best, decision = value, DraftLocally(1, "worth a draft")
         if worker and room > 0:
@@ -102,7 +114,7 @@ class Adaptive:
     ) -> float:
         """Expected net tokens, now until the state after verifying a chain at ``begin``, with what that is worth."""
         count = len(chances)
-        ends = begin + c.verify_ms + c.verify_token_ms * count
+        ends = begin + self._queued_ms + c.verify_ms + c.verify_token_ms * count
         reach, total = 1.0, -look.rate * (ends - now)
         if not worker:
             for chance in chances:
@@ -120,11 +132,17 @@ class Adaptive:
         total += reach * (count + 1 + known * value(due + shift) + (1.0 - known) * value(c.turnaround_ms))
         return total
 
-    def _chain(self, view: View, limit: int) -> tuple[list[Node], list[float], list[float]]:
-        """The most probable path, each node's chance, and when the worker's copy of the root and of each came."""
+    def _chain(
+        self, view: View, limit: int, rate: float, token_ms: float
+    ) -> tuple[list[Node], list[float], list[float]]:
+        """The most probable path, each node's chance, and when the worker's copy of the root and of each came.
+
+        It ends where a draft is not worth the time it adds to the verification.
+        """
         remote, local = view.estimators.remote, view.estimators.local
         node = view.tree.root
         path: list[Node] = []
+        reach, least = 1.0, rate * token_ms
         chances: list[float] = []
         times = [node.arrival_ms]
         pass_ms = view.arrivals.pass_ms
@@ -135,32 +153,61 @@ class Adaptive:
                 chance = table.chance(child.log_prob, child.rank)
                 if chance > most:
                     best, most = child, chance
+            reach *= most
+            if reach < least:
+                break
             node = best
             path.append(node)
             chances.append(most)
             times.append(node.arrival_ms if node.number >= 0 else times[-1] + pass_ms)
         return path, chances, times
 
-    def _solved(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
+    def _solved(self, view: View, worker: bool, now: float) -> tuple[Lookahead, Conditions]:
         if self._look is None or self._conditions is None or worker != self._with_worker or self._rounds >= _REFRESH:
+            self._steer(view, now)
             self._conditions = self._measure(view, worker)
             self._look = look_ahead(self._conditions)
             self._with_worker = worker
             self._rounds = 0
         return self._look, self._conditions
 
+    def _steer(self, view: View, now: float) -> None:
+        """Compare the rounds since the last time with what the single region would have made of them."""
+        if self.latency_target > 0.0 and self._look is not None and self._since_ms is not None:
+            tokens = view.generated - self._since_tokens
+            free = local_round(replace(self._conditions_of(view, False), price=0.0))
+            aimed = self.latency_target * tokens * free.time_ms / free.tokens
+            if aimed > 0.0:
+                view.arrivals.measured.append((view.estimators.PACE, (now - self._since_ms) / aimed))
+        self._since_ms, self._since_tokens = now, view.generated
+
     def _measure(self, view: View, worker: bool) -> Conditions:
+        conditions = self._conditions_of(view, worker)
+        if self._queued_ms > 0.0:
+            # Whoever waits for the scarce GPU waits longer for this pass: so many are ahead as the queue is steps long.
+            waiting = self._queued_ms / conditions.verify_ms
+            rate = local_round(conditions).rate
+            return replace(conditions, price=_round(conditions.price + rate * conditions.draft_ms * waiting))
+        return conditions
+
+    def _conditions_of(self, view: View, worker: bool) -> Conditions:
         known = view.estimators
-        verify = known.median("verify") or 30.0
+        verify, slope = known.median("verify") or 30.0, 0.0
+        if view.verify_costs is not None:
+            context = float(len(view.tree.tokens))
+            first, last = view.verify_costs.verify_ms(0, context), view.verify_costs.verify_ms(8, context)
+            slope = max(0.0, (last - first) / 8.0)
+            verify = max(first, 1e-3)
+        price = _round(known.price) if self.latency_target > 0.0 else self.price
         return Conditions(
             _round(verify),
-            0.0,
+            _round(slope) if slope > 0.0 else 0.0,
             _round(known.median("draft") or 0.3 * verify),
             _round(view.arrivals.pass_ms),
             _round(view.arrivals.turnaround_ms),
-            _kinds(known.remote.kinds(_DEFAULT_ACCEPTANCE)),
+            _kinds((known.remote if worker else known.local).kinds(_DEFAULT_ACCEPTANCE)),
             round(20.0 * known.mean("covered", _DEFAULT_COVERED, _COVERED_WORTH)) / 20.0,
-            self.price,
+            price,
             self.k,
             worker,
             view.local_draft,
@@ -169,12 +216,20 @@ class Adaptive:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Count rounds: measurements are looked at again now and then."""
         self._rounds += 1
+        self._queued_ms += 0.2 * (outcome.queued_ms - self._queued_ms)
+        self._used["remote" if outcome.remote else "local" if outcome.drafted else "none"] += 1
+
+    @property
+    def regime(self) -> str:
+        """``target_only`` or ``local_adaptive`` where nine rounds of ten were as those policies' are."""
+        rounds = max(1, self._used.total())
+        if self._used["none"] > 0.9 * rounds:
+            return "target_only"
+        return self.name if self._used["remote"] > 0.1 * rounds else "local_adaptive"
 
     def drafting(self) -> Drafting:
         """Best first."""
-        return Drafting(
-            self.children, 0.0, self.width, self.depth, self.floor, keep=self.keep, calibrated=bool(self.calibrated)
-        )
+        return Drafting(self.branching, 0.0, self.width, self.max_depth, self.floor, self.keep, calibrated=True)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from wanspec.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class VerifyNow:
-    """Run the target over the best ``count`` drafts in hand, or over ``path``, nodes of the tree from below its root."""
+    """Run the target over the best ``count`` drafts in hand, or over ``path``: nodes from below the tree's root."""
 
     count: int
     path: tuple[Node, ...] = ()
@@ -112,11 +112,17 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verification as a policy sees it. ``entropy``: estimate for the target's own token, nats, None if unknown."""
+    """A verification as a policy sees it.
+
+    ``entropy``: estimate for the target's own token, nats, None if unknown. ``queued_ms``: how long the call took
+    beyond the engine's own time. ``remote``: drafts in it that the worker proposed.
+    """
 
     drafted: int
     accepted: int
     entropy: float | None
+    queued_ms: float = 0.0
+    remote: int = 0
 
 
 class Policy(Protocol):
@@ -136,6 +142,11 @@ class Policy(Protocol):
 
     def drafting(self) -> Drafting:
         """How the worker is to draft."""
+        ...
+
+    @property
+    def regime(self) -> str:
+        """Name of the policy that this one has come down to so far."""
         ...
 
 

@@ -158,7 +158,7 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     times = np.stack([o.time_ms for o in options])
     moves = np.stack([o.moves for o in options])
     here = np.arange(len(grid))
-    in_time = int(round(-grid[0] / step))
+    in_time = round(-grid[0] / step)
     rate, values, chosen = local.rate, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64)
     for _ in range(20):
         better = np.argmax(gain - rate * times + moves @ values, axis=0)
