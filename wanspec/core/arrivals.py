@@ -79,7 +79,7 @@ class Arrivals:
             self._missed_ms = None
 
     def _pending(self, arrival: float, latest: float, now: float) -> float:
-        """The parent's children are not here yet, and the token is probably among them, unless they are long overdue."""
+        """The parent's children are not here yet; the token is probably among them, unless they are long overdue."""
         following = arrival + self.pass_ms
         return following if following > now - self.pass_ms else latest
 

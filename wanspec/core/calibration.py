@@ -1,4 +1,4 @@
-"""How often drafts are accepted, by what their proposer says of them: a draft's probability is not an acceptance rate."""
+"""How often drafts are accepted, by what their proposer says: a draft's probability is not an acceptance rate."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ class Window:
 class Estimators:
     """Everything a policy may ask about costs and chances, shared by all sequences of a controller.
 
-    Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from a
-    commit that the worker did not foresee to its first drafts after it). ``covered`` is 1 where a worker had the
+    Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from
+    a commit that the worker did not foresee to its first drafts after it). ``covered`` is 1 where a worker had the
     target's token among its other children, though not as its first, else 0. A draft that came true or did not is
     named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is the time that some rounds
     took over the time that was aimed at for their tokens.
