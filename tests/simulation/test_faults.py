@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -147,3 +149,18 @@ def assert_holds_no_others_tokens(lines, number):
         if isinstance(event, Received):
             drafts = [m for m in decode(event.data).messages if isinstance(m, Drafts)]
             assert all(m.sequence == number for m in drafts)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_adaptive_under_faults(seed):
+    """Waits follow forecasts, so that their lengths are not those of the other policies; tokens and leftovers are."""
+    planned = from_seed(seed)
+    requests = tuple(
+        (time, replace(request, policy="adaptive", parameters={} if number % 2 else {"latency_target": 1.0, "k": 3}))
+        for number, (time, request) in enumerate(planned.requests)
+    )
+    played = Play(replace(planned, requests=requests)).run()
+    check_tokens(played)
+    check_settled(played)
+    for output in played.world.outputs.values():
+        assert output.finished.summary["wait_timeouts"] <= output.finished.summary["waits"]

@@ -109,7 +109,7 @@ class WorkerConfig:
     context: int = 1024
     max_sequences: int = 256
     max_leaves: int = 64
-    max_nodes: int = 512
+    max_nodes: int = 8192
     gap_ms: float = 200.0
     idle_ms: float = 120_000.0
     pass_ms: float = 30_000.0

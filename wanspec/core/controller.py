@@ -173,6 +173,7 @@ class Controller:
         else:
             self._observe("verify", event.engine_ms, sequence)
             actions = sequence.verified(event, now)
+            self._take_measured(sequence)
         return actions + sequence.advance(now)
 
     def _tick(self, now: float) -> list[Action]:
@@ -254,6 +255,9 @@ class Controller:
         fresh = message.epoch == sequence.remote.epoch
         if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
             sequence.overdue = sequence.overdue and not fresh
+            if fresh:
+                sequence.arrivals.received(message.length, now)
+                self._take_measured(sequence)
         else:
             sequence.tally.desyncs += 1
             sequence.remote.drop()
@@ -273,6 +277,7 @@ class Controller:
             if link.up:
                 sequence.remote.start(link.number)
                 sequence.opened_ms = now
+                sequence.arrivals.opened(now)
                 sequence.overdue = False
                 return
 
@@ -323,6 +328,11 @@ class Controller:
         for number, recorder in self._recorders.items():
             if owner.number != number:
                 recorder.observed(name, value_ms)
+
+    def _take_measured(self, sequence: Sequence) -> None:
+        measured, sequence.arrivals.measured = sequence.arrivals.measured, []
+        for name, value in measured:
+            self._observe(name, value, sequence)
 
     def _write_log(self, event: Event, now: float) -> None:
         assert self._log is not None

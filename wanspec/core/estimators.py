@@ -7,8 +7,13 @@ from collections import deque
 from collections.abc import Iterable
 from math import exp, isfinite, log
 
+from wanspec.core.calibration import RANKS, Calibration
+
 TAIL_ENTROPY_NATS = 3.0
 """Entropy of all tokens but the best: what `benchmarks/entropy_estimate.py` measures for SmolLM2-135M-Instruct."""
+
+_FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.05, 0.01, 1.0
+_STEERING = 1.0
 
 
 def entropy_from_log_prob(log_prob: float) -> float:
@@ -63,23 +68,45 @@ class Window:
 
 
 class Estimators:
-    """Everything a policy may ask about costs, shared by all sequences of a controller.
+    """Everything a policy may ask about costs and chances, shared by all sequences of a controller.
 
-    Quantities are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass).
+    Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from
+    a commit that the worker did not foresee to its first drafts after it). ``covered`` is 1 where a worker had the
+    target's token among its other children, though not as its first, else 0. A draft that came true or did not is
+    named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is the time that some rounds
+    took over the time that was aimed at for their tokens.
+
+    Attributes:
+        remote, local: how often drafts of the worker and of the local draft are accepted.
+        price: of a local draft pass in tokens, as steered: it falls while ``pace`` is above 1 and rises below.
     """
 
-    NAMES = ("rtt", "verify", "draft", "pass")
+    NAMES = ("rtt", "verify", "draft", "pass", "turnaround", "covered")
+    PACE = "pace"
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
-        self._windows = {name: Window(samples=(state or {}).get(name, ())) for name in self.NAMES}
+        known = state or {}
+        self._windows = {name: Window(samples=known.get(name, ())) for name in self.NAMES}
+        self.remote = Calibration(known.get("remote", ()))
+        self.local = Calibration(known.get("local", ()))
+        self.price = known.get("price", [_FIRST_PRICE])[0]
 
-    def observe(self, name: str, value_ms: float) -> None:
+    def observe(self, name: str, value: float) -> None:
         """Add one sample; the only way in, so that a recorded request can be replayed.
 
         What no clock can have measured (negative, not finite) is left out: waits are computed from these.
         """
-        if isfinite(value_ms) and value_ms >= 0.0:
-            self._windows[name].add(value_ms)
+        if not isfinite(value) or value < 0.0:
+            return
+        window = self._windows.get(name)
+        if window is not None:
+            window.add(value)
+        elif name == self.PACE:
+            moved = self.price * exp(_STEERING * (1.0 - min(value, 2.0)))
+            self.price = min(_HIGHEST_PRICE, max(_LOWEST_PRICE, moved))
+        else:
+            remote, rank, accepted = _OUTCOMES[name]
+            (self.remote if remote else self.local).observe(-value, rank, accepted)
 
     def median(self, name: str) -> float | None:
         """Median of a quantity in ms, None until measured."""
@@ -89,6 +116,26 @@ class Estimators:
         """Quantile of a quantity in ms, None until measured."""
         return self._windows[name].quantile(q)
 
+    def mean(self, name: str, default: float, worth: float) -> float:
+        """Mean of a quantity, ``default`` counting as so many samples as it is ``worth``."""
+        samples = self._windows[name].samples()
+        return (sum(samples) + worth * default) / (len(samples) + worth)
+
     def state(self) -> dict[str, list[float]]:
         """Return all samples; ``Estimators(state)`` restores them."""
-        return {name: window.samples() for name, window in self._windows.items()}
+        windows = {name: window.samples() for name, window in self._windows.items()}
+        return {**windows, "remote": self.remote.state(), "local": self.local.state(), "price": [self.price]}
+
+
+_NAMED = {
+    (remote, rank, accepted): f"{'remote' if remote else 'local'} {rank} {'accepted' if accepted else 'rejected'}"
+    for remote in (True, False)
+    for rank in range(RANKS)
+    for accepted in (True, False)
+}
+_OUTCOMES = {name: key for key, name in _NAMED.items()}
+
+
+def outcome_name(remote: bool, rank: int, accepted: bool) -> str:
+    """Name what became of a draft, for :meth:`Estimators.observe`."""
+    return _NAMED[remote, min(rank, RANKS - 1), accepted]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ROOT = 0xFFFFFFFF
 """Parent number of a node that hangs below the committed prefix of the stated length."""
 
@@ -97,6 +97,8 @@ class Drafting:
         width: most leaves expanded in one pass (paper: s).
         max_depth: leaves this far below the root are not expanded.
         floor: nor are leaves whose path from the root is less probable than this.
+        keep: children whose path from the root is less probable than this are neither kept nor sent.
+        calibrated: probabilities are those that drafts were found to have, not those that the draft model states.
         temperature, top_k, top_p, seed: the request's sampling parameters; temperature 0 is greedy.
     """
 
@@ -105,6 +107,8 @@ class Drafting:
     width: int = 4
     max_depth: int = 24
     floor: float = 0.0
+    keep: float = 0.0
+    calibrated: bool = False
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0

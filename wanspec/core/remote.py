@@ -97,6 +97,9 @@ class RemoteDrafts:
             if parent is None or not 0 <= token < vocab_size or log_prob != log_prob:
                 return False
             node = tree.add(parent, token, log_prob, Origin.REMOTE, now, rank)
+            if node is not None and node.number < 0:
+                # The first time that the worker's own copy of this token is seen.
+                node.number, node.arrival_ms = number, now
             tally.remote_nodes += 1
             tally.stale_nodes += node is None
             nodes[number] = node if node is not None else _STALE

@@ -1,15 +1,62 @@
-"""Which leaves a worker's next pass expands, over all its sequences (PAPER Algorithm 2, steps 2 and 3)."""
+"""Which leaves a worker's next pass expands, over all its sequences: best first (PAPER Algorithm 2, steps 2 and 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from math import exp, inf, log
-from operator import attrgetter
 from typing import Protocol
 
 from wanspec.core.costs import CostModel
 from wanspec.core.messages import Drafting
-from wanspec.core.tree import Node, TokenTree
+from wanspec.core.tree import Node, NodeState, TokenTree
+
+_SPARE = 256
+"""A frontier is cleaned of dead leaves when it is this much longer than its tree has nodes."""
+
+
+class Frontier:
+    """The leaves of one tree, most probable first. Those that have died or been expanded are dropped when met.
+
+    Re-rooting the tree does not change the order of two leaves: both lose the same factor.
+    """
+
+    __slots__ = ("_beyond", "_heap", "_order")
+
+    def __init__(self, root: Node) -> None:
+        self._heap: list[tuple[float, int, Node]] = [(-root.score, 0, root)]
+        self._beyond: list[tuple[float, int, Node]] = []
+        self._order = 0
+
+    def add(self, leaf: Node) -> None:
+        """Add a leaf, by its ``score``."""
+        self._order += 1
+        heappush(self._heap, (-leaf.score, self._order, leaf))
+
+    def moved(self, size: int) -> None:
+        """The tree, now of ``size`` nodes, was re-rooted at one of them: leaves lie less deep."""
+        for entry in self._beyond:
+            heappush(self._heap, entry)
+        self._beyond.clear()
+        if len(self._heap) > 2 * size + _SPARE:
+            self._heap = [entry for entry in self._heap if entry[2].state is NodeState.LIVE]
+            heapify(self._heap)
+
+    def take(self, count: int, deepest: int, least: float) -> list[Node]:
+        """Remove and return the best ``count`` leaves above position ``deepest`` whose score is at least ``least``."""
+        heap, taken = self._heap, list[Node]()
+        while heap and len(taken) < count:
+            leaf = heap[0][2]
+            if leaf.state is not NodeState.LIVE or leaf.expanded:
+                heappop(heap)
+            elif leaf.score < least:
+                break
+            elif leaf.position >= deepest:
+                self._beyond.append(heappop(heap))
+            else:
+                heappop(heap)
+                taken.append(leaf)
+        return taken
 
 
 class Draftable(Protocol):
@@ -17,10 +64,11 @@ class Draftable(Protocol):
 
     tree: TokenTree
     drafting: Drafting
+    frontier: Frontier
 
 
-def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
-    """Return the ``width`` most probable leaves that may be expanded, most probable first.
+def candidates(sequence: Draftable, most: int, max_nodes: int, context: int) -> list[Node]:
+    """Take at most ``most`` leaves that may be expanded from a sequence's frontier, most probable first.
 
     A leaf is left alone where it lies at the sequence's depth limit, the target is too unlikely to get there, its
     children would lie beyond the context, or the tree has no room for them.
@@ -30,13 +78,8 @@ def candidates(sequence: Draftable, max_nodes: int, context: int) -> list[Node]:
     if room < 1:
         return [] if tree.root.expanded else [tree.root]
     deepest = min(tree.root.position + drafting.max_depth, context - 1)
-    least = tree.root.path_log_prob + (log(drafting.floor) if drafting.floor > 0 else -inf)
-    worthy = [leaf for leaf in tree.leaves() if leaf.position < deepest and leaf.path_log_prob >= least]
-    worthy.sort(key=_path_log_prob, reverse=True)
-    return worthy[: min(drafting.width, room)]
-
-
-_path_log_prob = attrgetter("path_log_prob")
+    least = tree.root.score + (log(drafting.floor) if drafting.floor > 0 else -inf)
+    return sequence.frontier.take(min(drafting.width, room, most), deepest, least)
 
 
 def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float) -> int:
@@ -62,29 +105,25 @@ def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float)
 
 
 def reach_probability(leaf: Node, root: Node) -> float:
-    """The probability that the target gets from ``root`` to ``leaf``, by the draft's account."""
-    return exp(min(0.0, leaf.path_log_prob - root.path_log_prob))
+    """The probability that the target gets from ``root`` to ``leaf``."""
+    return exp(min(0.0, leaf.score - root.score))
 
 
-def share(wanted: Sequence[int], capacity: int) -> list[int]:
-    """Split a pass among sequences: one leaf each in turn until the pass is full, so that none starves.
+def best(offers: Sequence[Sequence[float]], capacity: int) -> list[int]:
+    """Split a pass among sequences: one leaf each in turn, so that none starves, then the most probable of all.
 
     Args:
-        wanted: leaves each sequence could use.
+        offers: for each sequence, the probabilities that the target reaches its leaves, falling.
         capacity: most leaves in the pass.
 
     Returns:
-        Leaves granted to each sequence.
+        Leaves granted to each sequence: its first ones.
     """
-    if len(wanted) == 1:
-        return [min(wanted[0], capacity)]
-    granted = [0] * len(wanted)
-    left = capacity
-    while left > 0:
-        hungry = [i for i, want in enumerate(wanted) if granted[i] < want]
-        if not hungry:
-            break
-        for index in hungry[:left]:
-            granted[index] += 1
-        left -= min(left, len(hungry))
+    granted = [0] * len(offers)
+    served = [number for number, offer in enumerate(offers) if offer][:capacity]
+    for number in served:
+        granted[number] = 1
+    rest = [(-chance, number) for number, offer in enumerate(offers) for chance in offer[1:]]
+    for _, number in sorted(rest)[: max(0, capacity - len(served))]:
+        granted[number] += 1
     return granted

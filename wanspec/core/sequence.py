@@ -5,6 +5,7 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 
 from __future__ import annotations
 
+from wanspec.core.arrivals import Arrivals
 from wanspec.core.config import ControllerConfig
 from wanspec.core.costs import CostModel
 from wanspec.core.coupling import draft_sampling, drafting_for
@@ -51,6 +52,7 @@ class Sequence:
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
         drafting = drafting_for(policy.drafting(), self._drafts_by)
         self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
+        self.arrivals = Arrivals(self.tree, estimators)
         self.overdue = False
         self.opened_ms = now
         self.finished = False
@@ -115,6 +117,11 @@ class Sequence:
         """Length of the best path, at most ``limit``."""
         return len(self.tree.best_path(limit))
 
+    @property
+    def waited_ms(self) -> float | None:
+        """When the present wait began, None where there is none."""
+        return self._wait_began
+
     # The loop
 
     def advance(self, now: float) -> list[Action]:
@@ -135,7 +142,7 @@ class Sequence:
         if isinstance(decision, DraftLocally):
             return self._draft(decision, now)
         assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
-        return self._verify(decision.count, now)
+        return self._verify(decision, now)
 
     def objection(self, event: Verified | Drafted) -> str:
         """Say how an engine's answer breaks its contract; nothing if it does not. Such an answer is a failed call."""
@@ -162,9 +169,11 @@ class Sequence:
         accepted = len(event.tokens) - 1
         committed, ended = self._until_end(event.tokens)
         self._account(path, accepted, committed, event, now)
-        self.policy.verified(self._outcome(path, accepted, event), now)
+        self.policy.verified(self._outcome(path, accepted, event, now), now)
         origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
+        arrival = self.arrivals.committing(committed, now)
         self.tree.descend(committed)
+        self.tree.root.arrival_ms = arrival
         actions: list[Action] = []
         if committed:
             if self._first_token is None:
@@ -244,6 +253,7 @@ class Sequence:
         rtt = self.estimators.median("rtt")
         return {
             "policy": self.policy.name,
+            "regime": self.policy.regime,
             "finish_reason": reason,
             "prompt_tokens": len(self.request.prompt),
             "output_tokens": self.generated,
@@ -265,8 +275,8 @@ class Sequence:
         committed = len(self.tree.tokens)
         return [Draft(action, self.tree.tokens, committed, tokens, decision.count, self._drafts_by, self._options)]
 
-    def _verify(self, count: int, now: float) -> list[Action]:
-        path = self.tree.best_path(min(count, self.most_drafts))
+    def _verify(self, decision: VerifyNow, now: float) -> list[Action]:
+        path = list(decision.path) or self.tree.best_path(min(decision.count, self.most_drafts))
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)
@@ -309,8 +319,11 @@ class Sequence:
                     return tokens[: index + 1], True
         return tokens[: self.remaining], False
 
-    def _outcome(self, path: list[Node], accepted: int, event: Verified) -> Outcome:
-        return Outcome(len(path), accepted, self._entropy(path, accepted, event))
+    def _outcome(self, path: list[Node], accepted: int, event: Verified, now: float) -> Outcome:
+        entropy = self._entropy(path, accepted, event)
+        queued_ms = max(0.0, now - self._pending_since - event.engine_ms)
+        remote = sum(node.origin is Origin.REMOTE for node in path)
+        return Outcome(len(path), accepted, entropy, queued_ms, remote)
 
     def _entropy(self, path: list[Node], accepted: int, event: Verified) -> float | None:
         """Estimate for the bonus token. It stands for the risk that the worker has not foreseen it.

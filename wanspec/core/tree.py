@@ -37,6 +37,7 @@ class Node:
         log_prob: natural log-probability under the draft, given its parent.
         rank: its place among the children that its proposer put below the parent, 0 for the best.
         path_log_prob: the sum of ``log_prob`` from the root that was current when the node was added.
+        score: the estimated log-probability that the target gets there, counted from the same root (worker).
         origin: who proposed it first.
         arrival_ms: when it was added, by the owner's clock.
         state: live, committed or pruned.
@@ -55,6 +56,7 @@ class Node:
         "path_log_prob",
         "position",
         "rank",
+        "score",
         "state",
         "token",
     )
@@ -75,6 +77,7 @@ class Node:
         self.position = position
         self.log_prob = log_prob
         self.path_log_prob: float = log_prob + (parent.path_log_prob if parent is not None else 0.0)
+        self.score = self.path_log_prob
         self.origin = origin
         self.arrival_ms = arrival_ms
         self.state = state

@@ -1,4 +1,4 @@
-"""Encoder and decoder of frames: packed little-endian structs, protocol version 1 (`docs/protocol.md`)."""
+"""Encoder and decoder of frames: packed little-endian structs, protocol version 2 (`docs/protocol.md`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PREFIX = struct.Struct("<BI")
 _HELLO = struct.Struct("<16sI32s")
 _WELCOME = struct.Struct("<16sI32sII")
 _REFUSE = struct.Struct("<H")
-_OPEN = struct.Struct("<IIQBfHHffIfQI")
+_OPEN = struct.Struct("<IIQBfHHff?fIfQI")
 _COMMIT = struct.Struct("<IIIQH")
 _CLOSE = struct.Struct("<II")
 _DRAFTS = struct.Struct("<IIIQIIH")
@@ -241,6 +241,8 @@ def _encode_open(m: Open) -> bytes:
         d.width,
         d.max_depth,
         d.floor,
+        d.keep,
+        d.calibrated,
         d.temperature,
         d.top_k,
         d.top_p,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from uuid import uuid4
 
+from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
 from wanspec.core.costs import UNMEASURED
 from wanspec.core.drafting import Expansion, SequenceLeaves
@@ -40,7 +41,7 @@ from wanspec.core.messages import (
     Open,
     PassReport,
 )
-from wanspec.core.scheduler import candidates, reach_probability, share, worthwhile
+from wanspec.core.scheduler import best, candidates, reach_probability, worthwhile
 from wanspec.core.tree import Node
 from wanspec.core.wire import decode, encode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
@@ -95,6 +96,7 @@ class Worker:
         self.instance = instance if instance is not None else uuid4().bytes
         self.counters = WorkerCounters()
         self.sequences: dict[Key, WorkerSequence] = {}
+        self.calibration = Calibration()
         self._sender = int.from_bytes(self.instance[:8], "little")
         self._peers: dict[int, _Peer] = {}
         self._outgoing: dict[int, list[Message]] = {}
@@ -201,7 +203,7 @@ class Worker:
         if lost is not None:
             self._reply(peer, Lost(message.sequence, message.epoch, lost, len(message.tokens)))
             return
-        sequence = WorkerSequence(key, peer.link, message, now)
+        sequence = WorkerSequence(key, peer.link, message, now, self.calibration)
         if sequence.hash != message.hash:
             self.counters.desyncs += 1
             self._reply(peer, Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
@@ -282,22 +284,33 @@ class Worker:
         self._actions.append(Expand(self._passes, tuple(batch), top))
 
     def _pick(self) -> list[tuple[WorkerSequence, list[Node]]]:
-        ready = [(s, candidates(s, self.config.max_nodes, self.config.context)) for s in self.sequences.values()]
-        ready = [(s, leaves) for s, leaves in ready if leaves]
-        if len(ready) > 1:
-            self._turn = (self._turn + 1) % len(ready)
-            ready = ready[self._turn :] + ready[: self._turn]
-        granted = share([len(leaves) for _, leaves in ready], self._capacity(ready))
-        return [(s, leaves[:count]) for (s, leaves), count in zip(ready, granted, strict=True) if count]
+        config, items = self.config, []
+        for sequence in self.sequences.values():
+            leaves = candidates(sequence, config.max_leaves, config.max_nodes, config.context)
+            if leaves:
+                items.append((sequence, leaves))
+        if not items:
+            return []
+        if len(items) > 1:
+            self._turn = (self._turn + 1) % len(items)
+            items = items[self._turn :] + items[: self._turn]
+        offers = [[reach_probability(leaf, s.tree.root) for leaf in leaves] for s, leaves in items]
+        granted = best(offers, self._capacity(items, offers))
+        picked = []
+        for (sequence, leaves), count in zip(items, granted, strict=True):
+            for leaf in leaves[count:]:
+                sequence.frontier.add(leaf)
+            if count:
+                picked.append((sequence, leaves[:count]))
+        return picked
 
-    def _capacity(self, ready: list[tuple[WorkerSequence, list[Node]]]) -> int:
+    def _capacity(self, items: list[tuple[WorkerSequence, list[Node]]], offers: list[list[float]]) -> int:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
-        if not ready or self.config.costs is UNMEASURED:
+        if self.config.costs is UNMEASURED:
             return self.config.max_leaves
-        chances = [reach_probability(leaf, s.tree.root) for s, leaves in ready for leaf in leaves]
-        context = sum(s.length for s, _ in ready) / len(ready)
-        worth = worthwhile(chances, self.config.costs, context)
-        return min(self.config.max_leaves, max(worth, len(ready)))
+        context = sum(s.length for s, _ in items) / len(items)
+        worth = worthwhile([chance for offer in offers for chance in offer], self.config.costs, context)
+        return min(self.config.max_leaves, max(worth, len(items)))
 
     def _expanded(self, event: Expanded, now: float) -> None:
         done = self._take_pass(event.number)

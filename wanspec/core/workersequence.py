@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
 from wanspec.core.coupling import coupled_acceptance, sampling_of
 from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open
 from wanspec.core.prefix import PrefixHashes
+from wanspec.core.scheduler import Frontier
 from wanspec.core.tree import Node, NodeState, Origin, TokenTree
 
 Key: TypeAlias = tuple[bytes, int]
@@ -23,7 +25,7 @@ _MAX_HELD = 64
 class WorkerSequence:
     """What a worker knows of a sequence, in one epoch."""
 
-    def __init__(self, key: Key, link: int, opened: Open, now: float) -> None:
+    def __init__(self, key: Key, link: int, opened: Open, now: float, calibration: Calibration | None = None) -> None:
         self.key = key
         self.link = link
         self.epoch = opened.epoch
@@ -31,6 +33,7 @@ class WorkerSequence:
         self.drafting = opened.drafting
         self.sampling = sampling_of(opened)
         self.tree = TokenTree(opened.tokens)
+        self.frontier = Frontier(self.tree.root)
         self.passes = 0
         self.closed = False
         self.heard_ms = now
@@ -38,6 +41,8 @@ class WorkerSequence:
         self._next_number = 0
         self._held: dict[int, Commit] = {}
         self._held_since: float | None = None
+        self._calibration = calibration if opened.drafting.calibrated else None
+        self._keep = log(opened.drafting.keep) if opened.drafting.keep > 0.0 else -inf
 
     @property
     def length(self) -> int:
@@ -101,29 +106,58 @@ class WorkerSequence:
         """
         self.passes += 1
         first, new, wasted = self._next_number, [], 0
-        tree, theta, branching = self.tree, self.drafting.theta, self.drafting.branching
+        theta, branching = self.drafting.theta, self.drafting.branching
         rows = zip(leaves, tokens.tolist(), log_probs.tolist(), entropies.tolist(), strict=True)
         for row, (leaf, children, values, entropy) in enumerate(rows):
             if leaf.state is not NodeState.LIVE:
                 wasted += 1
                 continue
             keep = 1 if entropy < theta else branching
-            parent = ROOT if leaf is tree.root else leaf.number
             if self.sampling is not None and margins is not None:
                 values = [log(coupled_acceptance(float(margins[row]), rank)) for rank in range(len(values))]
-            for rank, (token, log_prob) in enumerate(zip(children[:keep], values, strict=False)):
-                node = tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
-                if node is not None and node.number < 0:
-                    node.number = self._next_number
-                    self._next_number += 1
-                    new.append(DraftNode(parent, token, log_prob))
+            new += self._extend(leaf, children[:keep], values[:keep], now)
         if not new:
             return None, wasted
         key = self.key[1]
         return Drafts(key, self.epoch, self.length, self.hash, first, self.passes, tuple(new)), wasted
 
+    def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], now: float) -> list[DraftNode]:
+        """Add a leaf's children, those that are probable enough; return what to send of them."""
+        tree, calibration, new = self.tree, self._calibration, []
+        parent = ROOT if leaf is tree.root else leaf.number
+        least = tree.root.score + self._keep
+        for rank, (token, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
+            chance = log_prob if calibration is None else log(calibration.chance(log_prob, rank))
+            score = leaf.score + chance
+            if score < least:
+                continue
+            node = tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
+            if node is not None and node.number < 0:
+                node.score = score
+                node.number = self._next_number
+                self._next_number += 1
+                self.frontier.add(node)
+                new.append(DraftNode(parent, token, log_prob))
+        return new
+
+    def _learn(self, tokens: tuple[int, ...]) -> None:
+        """Count, for every draft at a position that has just been committed, whether it was right."""
+        assert self._calibration is not None
+        node: Node | None = self.tree.root
+        for token in tokens:
+            if node is None or not node.children:
+                return
+            for child in node.children:
+                self._calibration.observe(child.log_prob, child.rank, child.token == token)
+            node = node.child(token)
+
     def _apply(self, message: Commit) -> bool:
         fresh = message.tokens[self.length - message.from_length :]
         self._hashes.extend(fresh)
-        self.tree.descend(fresh)
+        if self._calibration is not None:
+            self._learn(fresh)
+        if self.tree.descend(fresh) < len(fresh):
+            self.frontier = Frontier(self.tree.root)
+        elif fresh:
+            self.frontier.moved(self.tree.size)
         return self._hashes[message.from_length + len(message.tokens)] == message.hash

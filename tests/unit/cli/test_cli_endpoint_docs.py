@@ -51,6 +51,7 @@ def test_limits_and_defaults():
 def test_the_summary_has_every_field():
     of_sequence = [
         "policy",
+        "regime",
         "finish_reason",
         "prompt_tokens",
         "output_tokens",

@@ -12,7 +12,7 @@ from wanspec.core.costs import UNMEASURED, CostModel, CostTable
 from wanspec.core.estimators import TAIL_ENTROPY_NATS, Estimators, Window, entropy_from_log_prob
 from wanspec.core.messages import Drafting
 from wanspec.core.prefix import PrefixHashes, extend_hash
-from wanspec.core.scheduler import candidates, reach_probability, share, worthwhile
+from wanspec.core.scheduler import Frontier, best, candidates, reach_probability, worthwhile
 from wanspec.core.tree import Origin, TokenTree
 
 tokens = st.lists(st.integers(0, 200_000), max_size=30)
@@ -96,23 +96,39 @@ def test_entropy_estimate_at_its_ends():
     assert entropy_from_log_prob(math.log(0.93)) < 0.5 < entropy_from_log_prob(math.log(0.92))
 
 
-@given(st.lists(st.integers(0, 20), max_size=20), st.integers(0, 100))
-def test_share_is_full_fair_and_within_wants(wanted, capacity):
-    granted = share(wanted, capacity)
-    assert sum(granted) == min(capacity, sum(wanted))
-    assert all(0 <= g <= w for g, w in zip(granted, wanted, strict=True))
-    unmet = [g for g, w in zip(granted, wanted, strict=True) if g < w]
-    if unmet:
-        assert max(granted) <= min(unmet) + 1
+offers = st.lists(st.lists(st.floats(0, 1), max_size=9).map(lambda x: sorted(x, reverse=True)), max_size=9)
+
+
+@given(offers, st.integers(0, 40))
+def test_a_pass_is_full_starves_nobody_and_takes_the_most_probable(offered, capacity):
+    granted = best(offered, capacity)
+    assert sum(granted) == min(capacity, sum(map(len, offered)))
+    assert all(0 <= g <= len(o) for g, o in zip(granted, offered, strict=True))
+    hungry = [g for g, o in zip(granted, offered, strict=True) if o]
+    assert sum(g > 0 for g in hungry) == min(capacity, len(hungry))
+    extra = [chance for g, o in zip(granted, offered, strict=True) for chance in o[1:g]]
+    left = [chance for g, o in zip(granted, offered, strict=True) for chance in o[max(1, g) :]]
+    if extra and left:
+        assert min(extra) >= max(left)
 
 
 class Job:
     def __init__(self, **drafting):
         self.tree = TokenTree([1, 2, 3])
         self.drafting = Drafting(**drafting)
+        self.frontier = Frontier(self.tree.root)
 
     def grow(self, parent, token, log_prob):
-        return self.tree.add(parent, token, log_prob, Origin.REMOTE, 0.0)
+        node = self.tree.add(parent, token, log_prob, Origin.REMOTE, 0.0)
+        self.frontier.add(node)
+        return node
+
+    def take(self, max_nodes=100, context=100):
+        """The candidates, which stay where they are."""
+        taken = candidates(self, 99, max_nodes, context)
+        for leaf in taken:
+            self.frontier.add(leaf)
+        return taken
 
 
 def test_candidates_are_the_most_probable_leaves():
@@ -122,9 +138,9 @@ def test_candidates_are_the_most_probable_leaves():
     a, b = job.grow(root, 1, -0.1), job.grow(root, 2, -2.0)
     c, d = job.grow(a, 3, -0.2), job.grow(a, 4, -3.0)
     a.expanded = True
-    assert candidates(job, 100, 100) == [c, b]
+    assert job.take() == [c, b]
     job.drafting = Drafting(width=9)
-    assert candidates(job, 100, 100) == [c, b, d]
+    assert job.take() == [c, b, d]
 
 
 def test_candidates_stop_at_the_floor():
@@ -133,9 +149,10 @@ def test_candidates_stop_at_the_floor():
     job.grow(job.tree.root, 2, math.log(0.2))
     below = job.grow(likely, 3, math.log(0.5))
     job.tree.root.expanded = likely.expanded = True
-    assert candidates(job, 99, 99) == []
+    assert job.take(99, 99) == []
     job.tree.descend([1])
-    assert candidates(job, 99, 99) == [below], "probabilities count from the new root"
+    job.frontier.moved(job.tree.size)
+    assert job.take(99, 99) == [below], "probabilities count from the new root"
 
 
 @pytest.mark.parametrize(("max_depth", "context", "expected"), [(2, 100, [4]), (1, 100, []), (9, 5, [4]), (9, 4, [])])
@@ -144,7 +161,7 @@ def test_candidates_stop_at_depth_and_context(max_depth, context, expected):
     job = Job(max_depth=max_depth)
     job.tree.root.expanded = True
     job.grow(job.tree.root, 4, -0.1)
-    assert [n.token for n in candidates(job, 100, context)] == expected
+    assert [n.token for n in job.take(100, context)] == expected
 
 
 @pytest.mark.parametrize(("max_nodes", "expected"), [(12, 4), (10, 3), (8, 2), (7, 1), (6, 1), (5, 0), (4, 0)])
@@ -153,7 +170,7 @@ def test_candidates_leave_room_for_their_children(max_nodes, expected):
     job.tree.root.expanded = True
     for token in range(4):
         job.grow(job.tree.root, token, -0.1)
-    assert len(candidates(job, max_nodes, 100)) == expected
+    assert len(job.take(max_nodes)) == expected
 
 
 def costs(*per_leaf):
@@ -199,8 +216,9 @@ def test_the_chance_of_a_leaf_counts_from_the_root():
     assert reach_probability(second, job.tree.root) == pytest.approx(0.125)
     assert reach_probability(job.tree.root, job.tree.root) == 1.0
     job.tree.descend([1])
+    job.frontier.moved(job.tree.size)
     assert reach_probability(second, job.tree.root) == pytest.approx(0.25)
 
 
 def test_a_root_is_expanded_however_small_the_tree_may_be():
-    assert len(candidates(Job(branching=4), 2, 100)) == 1
+    assert len(Job(branching=4).take(2)) == 1

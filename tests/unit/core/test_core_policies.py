@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 
+from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
+from wanspec.core.tree import TokenTree
 from wanspec.errors import InvalidRequestError
 
 
@@ -27,10 +29,13 @@ class FakeView:
     estimators: Estimators = field(default_factory=Estimators)
     verify_costs: CostModel | None = None
     draft_costs: CostModel | None = None
+    waited_ms: float | None = None
+    tree: TokenTree = field(default_factory=lambda: TokenTree([1, 2, 3]))
 
     def __post_init__(self):
         if self.rtt is not None:
             self.estimators.observe("rtt", self.rtt)
+        self.arrivals = Arrivals(self.tree, self.estimators)
 
     def depth(self, limit):
         return min(limit, self.in_hand)

@@ -39,7 +39,7 @@ tokens = st.lists(u32, max_size=20).map(tuple)
 uuid = st.binary(min_size=16, max_size=16)
 digest = st.binary(min_size=32, max_size=32)
 half = st.floats(-65504.0, 65504.0, width=16)
-drafting = st.builds(Drafting, st.integers(0, 255), f32, u16, u16, f32, f32, u32, f32, u64)
+drafting = st.builds(Drafting, st.integers(0, 255), f32, u16, u16, f32, f32, st.booleans(), f32, u32, f32, u64)
 nodes = st.lists(st.builds(DraftNode, u32, u32, half), max_size=12).map(tuple)
 message = st.one_of(
     st.builds(Hello, uuid, u32, digest, text, text),
@@ -123,7 +123,7 @@ def test_garbage_after_a_right_header_is_never_another_error(body, kind, count):
     ("change", "match"),
     [
         ((0, b"XX"), "magic"),
-        ((2, b"\x02"), "version: the peer speaks 2, this side speaks 1"),
+        ((2, b"\x01"), "version: the peer speaks 1, this side speaks 2"),
         ((wire._HEADER.size, b"\x63"), "message type: 99 is unknown"),
     ],
 )

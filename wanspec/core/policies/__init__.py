@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from wanspec.core.policies.adaptive import Adaptive, LocalAdaptive
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, Policy, VerifyNow, View, Wait, build
 from wanspec.core.policies.remote import RemoteSync, WanSpec
 from wanspec.core.policies.single_region import Local, TargetOnly
 from wanspec.errors import InvalidRequestError
 
-POLICIES: dict[str, type[Policy]] = {kind.name: kind for kind in (TargetOnly, Local, RemoteSync, WanSpec)}
+POLICIES: dict[str, type[Policy]] = {
+    kind.name: kind for kind in (TargetOnly, Local, LocalAdaptive, RemoteSync, WanSpec, Adaptive)
+}
 
 __all__ = [
     "POLICIES",

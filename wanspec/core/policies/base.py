@@ -7,17 +7,20 @@ from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
+from wanspec.core.tree import Node, TokenTree
 from wanspec.errors import InvalidRequestError
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyNow:
-    """Run the target over the best ``count`` drafts in hand."""
+    """Run the target over the best ``count`` drafts in hand, or over ``path``: nodes from below the tree's root."""
 
     count: int
+    path: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,21 @@ class View(Protocol):
         """What passes of the local draft cost; None where not calibrated."""
         ...
 
+    @property
+    def tree(self) -> TokenTree:
+        """The drafts in hand; not to be changed."""
+        ...
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """When the worker's drafts are due."""
+        ...
+
+    @property
+    def waited_ms(self) -> float | None:
+        """When the present wait began; None where there is none."""
+        ...
+
     def depth(self, limit: int) -> int:
         """Length of the best path, at most ``limit``."""
         ...
@@ -94,11 +112,17 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verification as a policy sees it. ``entropy``: estimate for the target's own token, nats, None if unknown."""
+    """A verification as a policy sees it.
+
+    ``entropy``: estimate for the target's own token, nats, None if unknown. ``queued_ms``: how long the call took
+    beyond the engine's own time. ``remote``: drafts in it that the worker proposed.
+    """
 
     drafted: int
     accepted: int
     entropy: float | None
+    queued_ms: float = 0.0
+    remote: int = 0
 
 
 class Policy(Protocol):
@@ -118,6 +142,11 @@ class Policy(Protocol):
 
     def drafting(self) -> Drafting:
         """How the worker is to draft."""
+        ...
+
+    @property
+    def regime(self) -> str:
+        """Name of the policy that this one has come down to so far."""
         ...
 
 

@@ -53,6 +53,11 @@ class RemoteSync:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
+    @property
+    def regime(self) -> str:
+        """Always itself."""
+        return self.name
+
     def drafting(self) -> Drafting:
         """One chain of k tokens."""
         return Drafting(branching=1, theta=0.0, width=1, max_depth=self.k)
@@ -138,6 +143,11 @@ class WanSpec:
         surprising = outcome.entropy is None or outcome.entropy > self.phi
         if rejected or surprising:
             self._updated_ms = now
+
+    @property
+    def regime(self) -> str:
+        """Always itself."""
+        return self.name
 
     def drafting(self) -> Drafting:
         """Algorithm 2's parameters."""

@@ -25,6 +25,11 @@ class TargetOnly:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
+    @property
+    def regime(self) -> str:
+        """Always itself."""
+        return self.name
+
     def drafting(self) -> Drafting:
         """Unused."""
         return Drafting()
@@ -47,6 +52,11 @@ class Local:
 
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
+
+    @property
+    def regime(self) -> str:
+        """Always itself."""
+        return self.name
 
     def drafting(self) -> Drafting:
         """Unused."""

@@ -1,0 +1,262 @@
+"""What the future of a round is worth: rates and values of modelled policies. ``docs/adaptive.md`` derives them.
+
+The state of a sequence is one number, the *lateness* y in ms: when the worker's drafts for the position after the last
+committed token arrive, counted from now. Below 0 they are in hand since then, and with them one more level for every
+worker pass since. Everything here is a pure function of :class:`Conditions`, so that a replay repeats it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_AHEAD = 12
+"""Levels in hand beyond which more add nothing."""
+_STEPS = 4
+"""Grid points a worker pass."""
+_MOST_POINTS = 400
+_LOCAL, _WAITS = 3, 3
+_REACH = np.exp(-np.arange(0.0, 4.0, 0.05))
+"""Probabilities of a chain at which the worth of drafting on is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a model is solved for. Times in ms.
+
+    Attributes:
+        verify_ms, verify_token_ms: of a verification, and of each draft in it.
+        draft_ms: of a local draft step.
+        pass_ms: between two levels of the worker's drafts.
+        turnaround_ms: from a commit that the worker did not foresee to its next usable drafts.
+        acceptance: (share of positions, acceptance of the draft's first child) of each kind of position.
+        covered: that another child of the worker's is the target's token, where its first is not.
+        price: of a local draft pass, in tokens (lambda).
+        most: drafts that a verification may take.
+        worker, local: whether there is a worker, and a local draft.
+    """
+
+    verify_ms: float
+    verify_token_ms: float
+    draft_ms: float
+    pass_ms: float
+    turnaround_ms: float
+    acceptance: tuple[tuple[float, float], ...]
+    covered: float
+    price: float
+    most: int
+    worker: bool = True
+    local: bool = True
+
+    @property
+    def mean_acceptance(self) -> float:
+        """Of a first child, over all positions."""
+        return sum(share * chance for share, chance in self.acceptance)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRound:
+    """A round of standard speculative decoding with draft length by confidence: means. ``rate``: net tokens a ms."""
+
+    tokens: float
+    passes: float
+    time_ms: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lookahead:
+    """A solved model.
+
+    Attributes:
+        rate: g, net tokens a ms: tokens less the price of local draft passes.
+        local: the best single-region round at the same price.
+        tokens_ms: plain tokens a ms, draft passes not priced.
+        passes: local draft passes a token.
+        least, step: lateness of the first value, and between two, ms.
+        values: V, in tokens, against being exactly in time.
+    """
+
+    rate: float
+    local: LocalRound
+    tokens_ms: float
+    passes: float
+    least: float
+    step: float
+    values: tuple[float, ...]
+
+    def value(self, lateness: float) -> float:
+        """V at a lateness, linear between grid points and constant beyond them."""
+        place = (lateness - self.least) / self.step
+        if place <= 0.0:
+            return self.values[0]
+        index = int(place)
+        if index >= len(self.values) - 1:
+            return self.values[-1]
+        low = self.values[index]
+        return low + (place - index) * (self.values[index + 1] - low)
+
+
+@lru_cache(maxsize=512)
+def local_round(conditions: Conditions) -> LocalRound:
+    """Solve single-region decoding: draft while a draft's expected token is worth its time and price.
+
+    The rate is the fixed point of (tokens - price * passes) / time.
+    """
+    c = conditions
+    best = LocalRound(1.0, 0.0, c.verify_ms, 1.0 / c.verify_ms)
+    if not c.local or not c.acceptance:
+        return best
+    for _ in range(12):
+        tokens, passes = _drafted(c, best.rate)
+        time = c.verify_ms + passes * (c.draft_ms + c.verify_token_ms)
+        rate = (tokens - c.price * passes) / time
+        if rate <= best.rate * (1.0 + 1e-6):
+            break
+        best = LocalRound(tokens, passes, time, rate)
+    return best
+
+
+def _drafted(c: Conditions, rate: float) -> tuple[float, float]:
+    """Expected tokens and local passes of a round that drafts on while it pays at a rate."""
+    cost = rate * (c.draft_ms + c.verify_token_ms) + c.price
+    mean = c.mean_acceptance
+    tokens, passes = np.zeros(len(_REACH)), np.zeros(len(_REACH))
+    # From improbable chains, which stop, to the empty one; a kind of position that is always right is a step of one.
+    for index in range(len(_REACH) - 1, -1, -1):
+        if _REACH[index] * mean <= cost:
+            continue
+        passes[index] = 1.0
+        for share, chance in c.acceptance:
+            below = index + max(1, round(-np.log(chance) / 0.05))
+            tokens[index] += share * _REACH[index] * chance
+            if below < len(_REACH):
+                tokens[index] += share * tokens[below]
+                passes[index] += share * passes[below]
+    return 1.0 + float(tokens[0]), float(passes[0])
+
+
+@lru_cache(maxsize=512)
+def look_ahead(conditions: Conditions) -> Lookahead:
+    """Solve the model by policy iteration on a grid of latenesses."""
+    c = conditions
+    local = local_round(c)
+    if not c.worker:
+        return Lookahead(
+            local.rate, local, local.tokens / local.time_ms, local.passes / local.tokens, 0.0, 1.0, (0.0, 0.0)
+        )
+    span = c.turnaround_ms + _AHEAD * c.pass_ms
+    step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
+    grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + step, step)
+    options = _options(c, grid, step, local)
+    gain = np.stack([o.tokens - c.price * o.passes for o in options])
+    times = np.stack([o.time_ms for o in options])
+    moves = np.stack([o.moves for o in options])
+    here = np.arange(len(grid))
+    in_time = round(-grid[0] / step)
+    rate, values, chosen = local.rate, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64)
+    for _ in range(20):
+        better = np.argmax(gain - rate * times + moves @ values, axis=0)
+        if _ and np.array_equal(better, chosen):
+            break
+        chosen = better
+        rate, values = _evaluate(gain[chosen, here], times[chosen, here], moves[chosen, here], in_time)
+    return _solution(c, local, options, chosen, float(rate), values, float(grid[0]), step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One option at every lateness of the grid: expected tokens, passes, time, and where it leads [points, points]."""
+
+    tokens: Floats
+    passes: Floats
+    time_ms: Floats
+    moves: Floats
+
+
+def _options(c: Conditions, grid: Floats, step: float, local: LocalRound) -> list[_Option]:
+    options = []
+    until = np.where(grid > 0.0, grid, c.pass_ms - np.mod(-grid, c.pass_ms))
+    for waits in range(_WAITS + 1):
+        wait = until + (waits - 1) * c.pass_ms if waits else np.zeros(len(grid))
+        options.append(_round(c, grid, step, wait, 0))
+    if c.local:
+        options += [_round(c, grid, step, np.full(len(grid), n * c.draft_ms), n) for n in range(1, _LOCAL + 1)]
+        moves = np.zeros((len(grid), len(grid)))
+        ones = np.ones(len(grid))
+        missed = min(1.0, local.tokens * (1.0 - c.mean_acceptance) * (1.0 - c.covered))
+        _add(moves, grid[0], step, grid - local.time_ms + local.tokens * c.pass_ms, (1.0 - missed) * ones)
+        _add(moves, grid[0], step, c.turnaround_ms * ones, missed * ones)
+        options.append(_Option(local.tokens * ones, local.passes * ones, local.time_ms * ones, moves))
+    return options
+
+
+def _round(c: Conditions, grid: Floats, step: float, delay: Floats, drafts: int) -> _Option:
+    """Spend a time (on drafts of one's own, where there are any), then verify what is in hand."""
+    late = grid - delay
+    levels = np.where(late > 1e-9, 0.0, np.floor(-late / c.pass_ms + 1e-9) + 1.0)
+    own = np.where(grid > 1e-9, 0.0, np.floor(-grid / c.pass_ms + 1e-9) + 1.0) + drafts
+    length = np.minimum(np.maximum(levels, own if drafts else 0.0), c.most)
+    time = delay + c.verify_ms + c.verify_token_ms * length
+    moves = np.zeros((len(grid), len(grid)))
+    tokens, mean = np.zeros(len(grid)), c.mean_acceptance
+    missed = np.zeros(len(grid))
+    for accepted in range(int(length.max()) + 1):
+        reach = np.where(accepted <= length, mean**accepted, 0.0)
+        ends = np.where(accepted < length, 1.0 - mean, 1.0) * reach
+        known = np.where(accepted < length, c.covered, mean + (1.0 - mean) * c.covered)
+        tokens += ends * (accepted + 1)
+        _add(moves, grid[0], step, grid - time + (accepted + 1) * c.pass_ms, ends * known)
+        missed += ends * (1.0 - known)
+    _add(moves, grid[0], step, np.full(len(grid), c.turnaround_ms), missed)
+    return _Option(tokens, np.full(len(grid), float(drafts)), time, moves)
+
+
+def _add(moves: Floats, least: float, step: float, to: Floats, chance: Floats) -> None:
+    """Spread probability over the two grid points around each target."""
+    points = len(to)
+    place = np.clip((to - least) / step, 0.0, points - 1.000001)
+    low = place.astype(np.int64)
+    part = place - low
+    rows = np.arange(points)
+    np.add.at(moves, (rows, low), chance * (1.0 - part))
+    np.add.at(moves, (rows, low + 1), chance * part)
+
+
+def _evaluate(gain: Floats, times: Floats, moves: Floats, in_time: int) -> tuple[float, Floats]:
+    """Rate and values of one fixed choice: V = gain - rate * times + moves V, and V is 0 where drafts are in time."""
+    system = np.eye(len(gain)) - moves
+    system[:, in_time] = times
+    solved = np.linalg.solve(system, gain)
+    values = solved.copy()
+    values[in_time] = 0.0
+    return float(solved[in_time]), values
+
+
+def _solution(
+    c: Conditions,
+    local: LocalRound,
+    options: list[_Option],
+    chosen: NDArray[np.int64],
+    rate: float,
+    values: Floats,
+    least: float,
+    step: float,
+) -> Lookahead:
+    here = np.arange(len(chosen))
+    moves = np.stack([o.moves for o in options])[chosen, here]
+    tokens, passes, times = (
+        np.stack([getattr(o, name) for o in options])[chosen, here] for name in ("tokens", "passes", "time_ms")
+    )
+    seen = np.full(len(chosen), 1.0 / len(chosen))
+    for _ in range(12):
+        moves = moves @ moves
+    seen = seen @ moves
+    total = float(seen @ times)
+    made = float(seen @ tokens)
+    return Lookahead(rate, local, made / total, float(seen @ passes) / made, least, step, tuple(values.tolist()))
