@@ -22,7 +22,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str]] = [
     ([5] * 1024, {"max_tokens": 1}, "max_tokens", "context of the target is 1024"),
     ([1, 4096], {"max_tokens": 4}, "input_ids", "0 to 4095"),
     ([-1], {"max_tokens": 4}, "input_ids", "0 to 4095"),
-    ("hello", {"policy": "magic"}, "policy", "target_only, local, remote_sync, wanspec"),
+    ("hello", {"policy": "magic"}, "policy", "target_only, local, local_adaptive, remote_sync, wanspec, adaptive"),
     ("hello", {"policy": "wanspec", "policy_parameters": {"k": 0}}, "policy_parameters.k", "1 to 32"),
     ("hello", {"policy": "wanspec", "policy_parameters": {"depth": 3}}, "policy_parameters.depth", "max_depth"),
     ("hello", {"policy": "wanspec", "policy_parameters": {"rule": "mine"}}, "policy_parameters.rule", "listing, text"),

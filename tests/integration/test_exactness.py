@@ -14,7 +14,7 @@ from wanspec.triton.deployment import Deployment
 
 TOKENS = 24
 AT_ONCE = 8
-POLICIES = ("local", "remote_sync", "wanspec")
+POLICIES = ("local", "local_adaptive", "remote_sync", "wanspec", "adaptive")
 
 
 def ask_all(client: WanspecClient, policy: str, tokens: int = TOKENS) -> list[Answer]:
@@ -41,7 +41,8 @@ def test_output_equals_target_only(
         assert answer.tokens == expected.tokens, prompt
         assert answer.text == expected.text, prompt
         assert len(answer.tokens) == len(answer.origins) == TOKENS
-        assert answer.summary["rounds"] < TOKENS, "something was accepted"
+        if "adaptive" not in policy:  # those may find that drafting does not pay on this machine
+            assert answer.summary["rounds"] < TOKENS, "something was accepted"
     if policy == "remote_sync":
         assert sum(answer.summary["accepted_remote"] for answer in answers) > len(answers)
         assert not any(

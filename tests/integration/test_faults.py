@@ -88,13 +88,14 @@ def longest_wait(answer: Answer) -> float:
     return max(each.waited_ms for each in replayed.rounds)
 
 
-@pytest.mark.parametrize("policy", ["wanspec", "remote_sync"])
+@pytest.mark.parametrize("policy", ["wanspec", "remote_sync", "adaptive"])
 def test_worker_killed_mid_answer(
     deployment: Deployment, healthy: WanspecClient, expected: list[int], policy: str
 ) -> None:
     watched = watch(ask(healthy, policy), deployment.worker.kill)
     assert watched.answer.tokens == expected
-    assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
+    if policy != "adaptive":  # which goes on without drafts where local ones do not pay
+        assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
     assert max(watched.stalls[1:]) < STALL_MS
     assert longest_wait(watched.answer) < WAIT_MS
 

@@ -90,7 +90,7 @@ def native(small: Deployment, ids: list[int], tokens: int, **inputs: Any) -> lis
 
 
 @pytest.mark.parametrize("rtt_ms", [0, 30, 100])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, "adaptive"])
 def test_output_equals_target_only_with_the_same_seed(
     small: Deployment, client: WanspecClient, reference: list[Answer], policy: str, rtt_ms: int
 ) -> None:
@@ -100,7 +100,8 @@ def test_output_equals_target_only_with_the_same_seed(
         assert answer.tokens == expected.tokens, asked
         assert answer.text == expected.text
         assert answer.summary["seed"] == asked[1]["seed"]
-    assert sum(answer.summary["rounds"] for answer in answers) < 0.8 * TOKENS * len(answers), "drafts were accepted"
+    if policy != "adaptive":  # which may find that drafting does not pay on this machine
+        assert sum(answer.summary["rounds"] for answer in answers) < 0.8 * TOKENS * len(answers), "drafts were accepted"
     if policy == "remote_sync":
         assert sum(answer.summary["accepted_remote"] for answer in answers) > 2 * len(answers)
     if policy == "local":

@@ -44,7 +44,13 @@ ROWS = {"target": "tokens", "draft": "tokens", "worker": "leaves"}
 )
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
-@click.option("--max-context", type=click.IntRange(64), default=1024, show_default=True, help="Most cached tokens.")
+@click.option(
+    "--max-context",
+    type=click.IntRange(64),
+    default=1024,
+    show_default=True,
+    help="Most cached tokens; what does not fit the model's context is left out.",
+)
 @click.option("--repeats", type=click.IntRange(1, 100), default=5, show_default=True, help="Of each point; the median.")
 @JSON_OPTION
 def calibrate(**options: Any) -> None:

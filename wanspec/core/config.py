@@ -101,7 +101,8 @@ class WorkerConfig:
         idle_ms: a sequence that has heard nothing for this long is dropped.
         pass_ms: longest that a draft pass may take before it counts as failed.
         costs: what a pass of the draft engine costs, ``costs.pass_ms(leaves, tokens, context)``.
-        frame_ms: while passes go on, frames of drafts to one controller leave at least this far apart.
+        frame_ms: while passes go on, frames that only drafts are due for leave to one controller at least this far
+            apart. What it asked for leaves at once, and takes them along.
     """
 
     fingerprint: Fingerprint

@@ -56,7 +56,7 @@ class Body(ABC, Generic[EventT, ActionT]):
 
     @abstractmethod
     def start_engine_call(self, action: ActionT) -> None:
-        """Have an engine call done on another thread. With the machine locked, on any thread; must not block."""
+        """Have an engine call done on another thread. On any thread, also with the machine locked; must not block."""
 
     @abstractmethod
     def act(self, action: ActionT) -> None:
@@ -121,7 +121,8 @@ class Body(ABC, Generic[EventT, ActionT]):
         return kept
 
     def _carry_out(self) -> None:
-        while self._outbox:
+        # No more than is there now: engines may add to it as fast as it is emptied, and the loop has other work.
+        for _ in range(len(self._outbox)):
             action = self._outbox.popleft()
             try:
                 self.act(action)

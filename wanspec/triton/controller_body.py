@@ -116,7 +116,8 @@ class ControllerBody(Body[Event, Action]):
         self.join(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._log_file is not None:
-            self._log_file.close()
+            with self._lock:
+                self._log_file.close()
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be served, from any thread.
@@ -184,7 +185,8 @@ class ControllerBody(Body[Event, Action]):
     def _poll_cancelled(self) -> None:
         self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, client in list(self._clients.items()):
-            if client.cancelled():
+            # What is carried out meanwhile may have ended others: these are not to be asked any more.
+            if number in self._clients and client.cancelled():
                 self.handle(Cancelled(number))
 
     async def _shut_down(self) -> None:
@@ -196,7 +198,8 @@ class ControllerBody(Body[Event, Action]):
 
     def _write_log(self, line: str) -> None:
         assert self._log_file is not None
-        self._log_file.write(line + "\n")
+        if not self._log_file.closed:  # an engine may answer after the end
+            self._log_file.write(line + "\n")
 
     # On threads of the pool
 

@@ -119,7 +119,8 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
     def _poll_cancelled(self) -> None:
         self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
         for number, downlink in list(self._links.items()):
-            if downlink.cancelled():
+            # What is carried out meanwhile may have closed others: these are not to be asked any more.
+            if number in self._links and downlink.cancelled():
                 del self._links[number]
                 self.handle(Disconnected(number, "the controller left"))
                 downlink.close()
@@ -135,9 +136,15 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             if isinstance(call, Release):
-                self._engine.release(call.key)
+                self._release(call)
             elif isinstance(call, Expand):
                 self.answered(self._expand(call), keep_calls=False)
+
+    def _release(self, action: Release) -> None:
+        try:
+            self._engine.release(action.key)
+        except Exception:  # the thread must live on
+            logger.exception("release failed")
 
     def _expand(self, action: Expand) -> WorkerEvent:
         try:
