@@ -350,8 +350,8 @@ class Controller:
 
     def _close_log(self, action: Action) -> Action:
         if isinstance(action, Finished) and action.sequence in self._recorders:
-            lines = self._recorders.pop(action.sequence).lines
-            return Finished(action.sequence, action.reason, action.summary, action.error, tuple(lines))
+            lines = self._recorders.pop(action.sequence).lines()
+            return Finished(action.sequence, action.reason, action.summary, action.error, lines)
         return action
 
 

@@ -20,19 +20,24 @@ class Recorder:
     def __init__(self, sequence: int, controller: Controller, now: float) -> None:
         self._sequence = sequence
         # The client gets this log: it must not learn by which name the worker knows the controller.
-        self.lines = [start_line(replace(controller.log_start(), instance=bytes(16)), now)]
+        self._start = start_line(replace(controller.log_start(), instance=bytes(16)), now)
+        self._events: list[tuple[Event, float]] = []
         self._now = now
+
+    def lines(self) -> tuple[str, ...]:
+        """The log so far. Encoded here and not before, since every sequence waits while an event is taken."""
+        return (self._start, *(event_line(event, now) for event, now in self._events))
 
     def record(self, event: Event, frame: Frame | None, now: float) -> None:
         """Add an event, reduced to what concerns the sequence; ``frame`` is what a received one holds, if valid."""
         self._now = now
         kept = self._reduce(event, frame)
         if kept is not None:
-            self.lines.append(event_line(kept, now))
+            self._events.append((kept, now))
 
     def observed(self, name: str, value_ms: float) -> None:
         """Add a measurement that another sequence made."""
-        self.lines.append(event_line(Observed(name, value_ms), self._now))
+        self._events.append((Observed(name, value_ms), self._now))
 
     def _reduce(self, event: Event, frame: Frame | None) -> Event | None:
         if isinstance(event, (Submitted, Cancelled)):
