@@ -36,6 +36,7 @@ def simulate(policy: str, rtts: tuple[float, ...], event_log: Path | None, as_js
       wanspec simulate --policy wanspec --rtt 10,30,70
       wanspec simulate --policy wanspec:phi=0.2,wanspec:phi=2 --leaves 64 --json
       wanspec simulate --timing 30/6 --source iid:0.7 --rtt 20 --jitter 0.3
+      wanspec simulate --costs target.json --costs draft.json --costs worker.json
       wanspec simulate --event 700:crash --event 1500:restart --pause 1000
     """
     given = contenders(policy)

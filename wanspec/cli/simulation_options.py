@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wanspec.cli.command import parse_settings
 from wanspec.cli.render import make_console
+from wanspec.core.costs import CostModel
 from wanspec.core.policies import POLICIES
+from wanspec.engines.stored_costs import ROLES, load_costs
 from wanspec.errors import ConfigError
 from wanspec.simulation.catalogue import NAMES, make_source, read_lines
 from wanspec.simulation.gpu import Costs
@@ -42,6 +44,13 @@ _OPTIONS = (
         default="paper-cloud",
         show_default=True,
         help=f"Step times: {', '.join(TIMINGS)}, or target/draft[/worker pass] in ms such as 23.4/7.5.",
+    ),
+    click.option(
+        "--costs",
+        "costs_files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="What `wanspec calibrate` stored for an engine, instead of its step times; once for each engine.",
     ),
     click.option("--source", default="reference", show_default=True, help=f"Where tokens come from: {NAMES}."),
     click.option(
@@ -85,6 +94,8 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
     costs: Costs = replace(
         timing(options["timing"]).costs, target_token_ms=options["token_ms"], leaf_ms=options["leaf_ms"]
     )
+    measured = _measured(options["costs_files"])
+    costs = replace(costs, target=measured.get("target"), draft=measured.get("draft"), worker=measured.get("worker"))
     weather = Weather()
     if options["rtt_trace"] is not None:
         weather.path = RttTrace.read(read_lines(options["rtt_trace"]))
@@ -133,6 +144,18 @@ def progress(total: int, what: str = "simulating", unit: str = "requests") -> It
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=total)
         yield lambda done: bars.advance(task, done)
+
+
+def _measured(files: tuple[Path, ...]) -> dict[str, CostModel]:
+    found: dict[str, CostModel] = {}
+    for file in files:
+        costs = load_costs(file)
+        role = costs.engine.get("role", "")
+        if role not in ROLES or role in found:
+            problem = "is of no engine of a deployment" if role not in ROLES else f"is a second one of the {role}"
+            raise ConfigError("costs", f"{file} {problem}; give one of each: {', '.join(ROLES)}")
+        found[role] = costs
+    return found
 
 
 def _spikes(text: str) -> Spikes:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from wanspec.cli.group import cli
+from wanspec.core.costs import CostModel, flat_costs
 
 FEW = ["--requests", "3", "--tokens", "20", "--processes", "1"]
 
@@ -36,6 +37,24 @@ def test_simulate_is_the_same_for_the_same_seed(call):
     first, again, other = (call("simulate", *FEW, "--json", "--seed", seed).output for seed in ("4", "4", "5"))
     assert first == again
     assert first != other
+
+
+def test_simulate_takes_measured_costs(call, tmp_path):
+    def stored(role, ms):
+        costs = flat_costs(ms)
+        file = tmp_path / f"{role}.json"
+        file.write_text(CostModel(costs.step, costs.prefill, {"role": role}).to_json())
+        return ["--costs", str(file)]
+
+    def latency(*arguments):
+        rows = map(json.loads, call("simulate", *FEW, "--json", *arguments).output.splitlines())
+        return next(row["latency_ms"] for row in rows if row["policy"] == "local")
+
+    assert latency(*stored("target", 46.8), *stored("draft", 15.0)) == pytest.approx(2 * latency(), rel=0.01)
+    twice = call("simulate", *FEW, *stored("target", 5.0), *stored("target", 5.0))
+    assert "is a second one of the target" in twice.output
+    assert "is of no engine" in call("simulate", *FEW, *stored("router", 5.0)).output
+    assert "cannot be used as measured costs" in call("simulate", *FEW, "--costs", "/nowhere").output
 
 
 @pytest.mark.parametrize(
