@@ -193,12 +193,13 @@ def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> N
     done = running.result()
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result["policies"]) == {"wanspec", "local", "target_only"}
+    assert set(result["policies"]) == {"adaptive", "wanspec", "local", "target_only"}
     assert result["exactness"]["holds"] is True
-    assert len(result["runs"]) == 6
+    assert len(result["runs"]) == 8
     assert result["policies"]["target_only"]["rounds"] == result["policies"]["target_only"]["tokens"]
     assert result["policies"]["local"]["local_draft_passes"] > 0
     assert result["policies"]["wanspec"]["remote_draft_passes"] > 0
+    assert result["policies"]["adaptive"]["remote_draft_passes"] > 0
     assert result["policies"]["target_only"]["ms_per_token"] >= 20
     assert "draft passes in the scarce region" in result["verdict"]
     assert "paced" in result["conditions"]

@@ -30,8 +30,11 @@ def reference(small: Deployment) -> list[Answer]:
     return ask_all(WanspecClient(small.controller.grpc_endpoint), "target_only")
 
 
-@pytest.mark.parametrize("rtt_ms", [0, 30, 100])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "rtt_ms"),
+    # Without a worker the WAN is nothing: that is shown with `local`.
+    [(policy, rtt) for policy in POLICIES for rtt in (0, 30, 100) if policy != "local_adaptive" or rtt == 0],
+)
 def test_output_equals_target_only(
     small: Deployment, client: WanspecClient, reference: list[Answer], policy: str, rtt_ms: int
 ) -> None:

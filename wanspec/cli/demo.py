@@ -1,4 +1,4 @@
-"""``wanspec demo``: two regions, two prompts, three policies, and what the split saved."""
+"""``wanspec demo``: two regions, two prompts, four policies, and what the split saved."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings, with_stored_costs
 
-SPLIT, LOCAL, TARGET_ONLY = "wanspec", "local", "target_only"
-POLICIES = (SPLIT, LOCAL, TARGET_ONLY)
+SPLIT, LOCAL, TARGET_ONLY = "adaptive", "local", "target_only"
+POLICIES = (SPLIT, "wanspec", LOCAL, TARGET_ONLY)
 PROMPTS = {
     "smollm2": (
         "Write a short email to my landlord: the kitchen tap is leaking.",
@@ -79,8 +79,9 @@ def demo(
     """See a language model's answer come from two regions, and what that saved.
 
     Two Triton servers start on this machine, with an emulated WAN between them: the target and a small draft model in
-    one, the same draft model in the other. Two prompts are answered by each of three policies: `wanspec` (drafts cross
-    the WAN), `local` (speculative decoding in one region) and `target_only` (the reference for the output).
+    one, the same draft model in the other. Two prompts are answered by each of four policies: `adaptive` (drafts cross
+    the WAN), `wanspec` (they do by the paper's rule), `local` (speculative decoding in one region) and `target_only`
+    (the reference for the output).
 
     The regions share this machine, so by default each step is paced to a duration of large models' steps; otherwise the
     two would take the processor from each other.
