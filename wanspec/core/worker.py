@@ -6,12 +6,10 @@ Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from uuid import uuid4
 
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
-from wanspec.core.costs import UNMEASURED
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import (
     Disconnect,
@@ -21,7 +19,6 @@ from wanspec.core.events import (
     ExpandFailed,
     LinkOpened,
     Release,
-    Send,
     Steered,
     Tick,
     WorkerAction,
@@ -31,9 +28,7 @@ from wanspec.core.handshake import objection, open_problem, welcome
 from wanspec.core.messages import (
     Close,
     Commit,
-    Drafts,
     Frame,
-    Header,
     Hello,
     Lost,
     LostCode,
@@ -41,9 +36,10 @@ from wanspec.core.messages import (
     Open,
     PassReport,
 )
+from wanspec.core.peer import Peer, microseconds
 from wanspec.core.scheduler import best, candidates, reach_probability, worthwhile
 from wanspec.core.tree import Node
-from wanspec.core.wire import decode, encode, sender_of
+from wanspec.core.wire import decode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError
 
@@ -67,19 +63,6 @@ class WorkerCounters:
 
 
 @dataclass(slots=True)
-class _Peer:
-    """One controller's link."""
-
-    link: int
-    instance: bytes
-    echo: int
-    echo_received: int
-    frame_number: int = 0
-    drafts_sent_ms: float = -inf
-    urgent: bool = False
-
-
-@dataclass(slots=True)
 class _Pass:
     """The pass under way: its leaves, and when it was asked for."""
 
@@ -98,8 +81,7 @@ class Worker:
         self.sequences: dict[Key, WorkerSequence] = {}
         self.calibration = Calibration()
         self._sender = int.from_bytes(self.instance[:8], "little")
-        self._peers: dict[int, _Peer] = {}
-        self._outgoing: dict[int, list[Message]] = {}
+        self._peers: dict[int, Peer] = {}
         self._actions: list[WorkerAction] = []
         self._pass: _Pass | None = None
         self._passes = 0
@@ -129,7 +111,7 @@ class Worker:
         times = [s.deadline(self.config) for s in self.sequences.values()]
         if self._pass is not None:
             times.append(self._pass.began_ms + self.config.pass_ms)
-        times += [p.drafts_sent_ms + self.config.frame_ms for p in self._peers.values() if p.link in self._outgoing]
+        times += [peer.deadline(self.config.frame_ms) for peer in self._peers.values()]
         return min(times, default=float("inf"))
 
     # Frames
@@ -152,12 +134,12 @@ class Worker:
             self.counters.foreign += 1
             return
         if frame.header.sent >= peer.echo:
-            peer.echo, peer.echo_received = frame.header.sent, _microseconds(now)
+            peer.echo, peer.echo_received = frame.header.sent, microseconds(now)
         peer.urgent |= frame.header.want_reply
         for message in frame.messages:
             self._message(peer, message, now)
 
-    def _message(self, peer: _Peer, message: Message, now: float) -> None:
+    def _message(self, peer: Peer, message: Message, now: float) -> None:
         if isinstance(message, Commit):
             self._commit(peer, message, now)
         elif isinstance(message, Open):
@@ -172,10 +154,12 @@ class Worker:
     def _greet(self, frame: Frame, link: int, now: float) -> bool:
         hello = next((m for m in frame.messages if isinstance(m, Hello)), None)
         refuse = objection(self.config, frame.header, hello)
-        peer = _Peer(link, hello.instance if hello else b"", frame.header.sent, _microseconds(now))
+        peer = Peer(link, hello.instance if hello else b"", frame.header.sent, microseconds(now))
         if refuse is not None or hello is None:
             self.counters.refused += 1
-            self._actions.append(self._pack(peer, [refuse] if refuse else [], now))
+            if refuse is not None:
+                peer.reply(refuse)
+            self._actions.append(peer.pack(self._sender, now))
             self._actions.append(Disconnect(link, refuse.reason if refuse else "no hello"))
             return False
         previous = self._peers.get(frame.header.sender)
@@ -186,12 +170,12 @@ class Worker:
             self._unlink(previous.link)
             self._actions.append(Disconnect(previous.link, "the controller has opened another link"))
         self._peers[frame.header.sender] = peer
-        self._reply(peer, welcome(self.config, self.instance))
+        peer.reply(welcome(self.config, self.instance))
         return True
 
     # Sequences
 
-    def _open(self, peer: _Peer, message: Open, now: float) -> None:
+    def _open(self, peer: Peer, message: Open, now: float) -> None:
         key = (peer.instance, message.sequence)
         known = self.sequences.get(key)
         if known is not None:
@@ -201,22 +185,22 @@ class Worker:
             self._remove(known)
         lost = open_problem(self.config, message, len(self.sequences))
         if lost is not None:
-            self._reply(peer, Lost(message.sequence, message.epoch, lost, len(message.tokens)))
+            peer.reply(Lost(message.sequence, message.epoch, lost, len(message.tokens)))
             return
         sequence = WorkerSequence(key, peer.link, message, now, self.calibration)
         if sequence.hash != message.hash:
             self.counters.desyncs += 1
-            self._reply(peer, Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
+            peer.reply(Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
             return
         self.sequences[key] = sequence
 
-    def _commit(self, peer: _Peer, message: Commit, now: float) -> None:
+    def _commit(self, peer: Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
         if sequence is not None and message.epoch > sequence.epoch:
             self._remove(sequence)  # the controller has opened it again, and that message has not come
             sequence = None
         if sequence is None:
-            self._reply(peer, Lost(message.sequence, message.epoch, LostCode.UNKNOWN, message.from_length))
+            peer.reply(Lost(message.sequence, message.epoch, LostCode.UNKNOWN, message.from_length))
             return
         if message.epoch != sequence.epoch:
             self.counters.duplicates += 1
@@ -233,8 +217,8 @@ class Worker:
         elif sequence.length >= self.config.context:
             self._lose(peer, sequence, LostCode.CONTEXT)
 
-    def _lose(self, peer: _Peer, sequence: WorkerSequence, code: LostCode) -> None:
-        self._reply(peer, Lost(sequence.key[1], sequence.epoch, code, sequence.length))
+    def _lose(self, peer: Peer, sequence: WorkerSequence, code: LostCode) -> None:
+        peer.reply(Lost(sequence.key[1], sequence.epoch, code, sequence.length))
         self._remove(sequence)
 
     def _remove(self, sequence: WorkerSequence) -> None:
@@ -248,7 +232,6 @@ class Worker:
                 del self._peers[sender]
         for sequence in [s for s in self.sequences.values() if s.link == link]:
             self._remove(sequence)
-        self._outgoing.pop(link, None)
 
     def _tick(self, now: float) -> None:
         if self._pass is not None and now >= self._pass.began_ms + self.config.pass_ms:
@@ -306,8 +289,6 @@ class Worker:
 
     def _capacity(self, items: list[tuple[WorkerSequence, list[Node]]], offers: list[list[float]]) -> int:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
-        if self.config.costs is UNMEASURED:
-            return self.config.max_leaves
         context = sum(s.length for s, _ in items) / len(items)
         worth = worthwhile([chance for offer in offers for chance in offer], self.config.costs, context)
         return min(self.config.max_leaves, max(worth, len(items)))
@@ -343,10 +324,10 @@ class Worker:
                 continue
             if peer.link not in reported:
                 reported.add(peer.link)
-                self._reply(peer, report)
+                peer.reply(report)
             if drafts is not None:
                 self.counters.nodes += len(drafts.nodes)
-                self._reply(peer, drafts)
+                peer.reply(drafts)
 
     def _expand_failed(self, event: ExpandFailed) -> None:
         done = self._take_pass(event.number)
@@ -381,28 +362,7 @@ class Worker:
             if not sequence.closed and peer is not None:
                 self._lose(peer, sequence, LostCode.ENGINE)
 
-    # Replies
-
-    def _reply(self, peer: _Peer, message: Message) -> None:
-        self._outgoing.setdefault(peer.link, []).append(message)
-        peer.urgent |= not isinstance(message, (Drafts, PassReport))
-
     def _flush(self, now: float) -> None:
         for peer in self._peers.values():
-            # Passes far shorter than a network's jitter would send more frames than a controller has time for.
-            due = self._pass is None or now >= peer.drafts_sent_ms + self.config.frame_ms
-            messages = self._outgoing.get(peer.link, [])
-            if peer.urgent or (due and messages):
-                self._actions.append(self._pack(peer, messages, now))
-                peer.drafts_sent_ms = peer.drafts_sent_ms if peer.urgent else now
-                peer.urgent = False
-                self._outgoing.pop(peer.link, None)
-
-    def _pack(self, peer: _Peer, messages: list[Message], now: float) -> Send:
-        peer.frame_number += 1
-        header = Header(self._sender, peer.frame_number, _microseconds(now), peer.echo, peer.echo_received)
-        return Send(peer.link, encode(Frame(header, tuple(messages))))
-
-
-def _microseconds(now: float) -> int:
-    return max(1, int(now * 1000.0))
+            if peer.is_due(now, self.config.frame_ms, passes_go_on=self._pass is not None):
+                self._actions.append(peer.pack(self._sender, now))

@@ -150,6 +150,19 @@ class Policy(Protocol):
         ...
 
 
+class Plain:
+    """What policies that never turn into another share."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+
+    @property
+    def regime(self) -> str:
+        """Always itself."""
+        return self.name
+
+
 def build(kind: type[Any], parameters: Mapping[str, float | int | str]) -> Any:
     """Make a policy from named parameters.
 

@@ -76,16 +76,12 @@ class Lookahead:
     Attributes:
         rate: g, net tokens a ms: tokens less the price of local draft passes.
         local: the best single-region round at the same price.
-        tokens_ms: plain tokens a ms, draft passes not priced.
-        passes: local draft passes a token.
         least, step: lateness of the first value, and between two, ms.
         values: V, in tokens, against being exactly in time.
     """
 
     rate: float
     local: LocalRound
-    tokens_ms: float
-    passes: float
     least: float
     step: float
     values: tuple[float, ...]
@@ -147,9 +143,7 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     c = conditions
     local = local_round(c)
     if not c.worker:
-        return Lookahead(
-            local.rate, local, local.tokens / local.time_ms, local.passes / local.tokens, 0.0, 1.0, (0.0, 0.0)
-        )
+        return Lookahead(local.rate, local, 0.0, 1.0, (0.0, 0.0))
     span = c.turnaround_ms + _AHEAD * c.pass_ms
     step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
     grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + step, step)
@@ -160,13 +154,13 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     here = np.arange(len(grid))
     in_time = round(-grid[0] / step)
     rate, values, chosen = local.rate, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64)
-    for _ in range(20):
+    for number in range(20):
         better = np.argmax(gain - rate * times + moves @ values, axis=0)
-        if _ and np.array_equal(better, chosen):
+        if number and np.array_equal(better, chosen):
             break
         chosen = better
         rate, values = _evaluate(gain[chosen, here], times[chosen, here], moves[chosen, here], in_time)
-    return _solution(c, local, options, chosen, float(rate), values, float(grid[0]), step)
+    return Lookahead(float(rate), local, float(grid[0]), step, tuple(values.tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,27 +230,3 @@ def _evaluate(gain: Floats, times: Floats, moves: Floats, in_time: int) -> tuple
     values = solved.copy()
     values[in_time] = 0.0
     return float(solved[in_time]), values
-
-
-def _solution(
-    c: Conditions,
-    local: LocalRound,
-    options: list[_Option],
-    chosen: NDArray[np.int64],
-    rate: float,
-    values: Floats,
-    least: float,
-    step: float,
-) -> Lookahead:
-    here = np.arange(len(chosen))
-    moves = np.stack([o.moves for o in options])[chosen, here]
-    tokens, passes, times = (
-        np.stack([getattr(o, name) for o in options])[chosen, here] for name in ("tokens", "passes", "time_ms")
-    )
-    seen = np.full(len(chosen), 1.0 / len(chosen))
-    for _ in range(12):
-        moves = moves @ moves
-    seen = seen @ moves
-    total = float(seen @ times)
-    made = float(seen @ tokens)
-    return Lookahead(rate, local, made / total, float(seen @ passes) / made, least, step, tuple(values.tolist()))

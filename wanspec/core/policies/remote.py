@@ -7,7 +7,7 @@ from math import ceil
 from typing import ClassVar
 
 from wanspec.core.messages import Drafting
-from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
+from wanspec.core.policies.base import Decision, DraftLocally, Outcome, Plain, VerifyNow, View, Wait
 from wanspec.core.policies.single_region import single_region
 
 Limits = dict[str, tuple[float, float] | tuple[str, ...]]
@@ -25,7 +25,7 @@ def wait_limit_ms(view: View, stated: float) -> float:
 
 
 @dataclass(slots=True)
-class RemoteSync:
+class RemoteSync(Plain):
     """Draft remotely and wait for it: what a naive split costs."""
 
     k: int = 2
@@ -53,18 +53,13 @@ class RemoteSync:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
-    @property
-    def regime(self) -> str:
-        """Always itself."""
-        return self.name
-
     def drafting(self) -> Drafting:
         """One chain of k tokens."""
         return Drafting(branching=1, theta=0.0, width=1, max_depth=self.k)
 
 
 @dataclass(slots=True)
-class WanSpec:
+class WanSpec(Plain):
     """The paper's policy: Algorithm 1 here, Algorithm 2 on the worker.
 
     Attributes:
@@ -143,11 +138,6 @@ class WanSpec:
         surprising = outcome.entropy is None or outcome.entropy > self.phi
         if rejected or surprising:
             self._updated_ms = now
-
-    @property
-    def regime(self) -> str:
-        """Always itself."""
-        return self.name
 
     def drafting(self) -> Drafting:
         """Algorithm 2's parameters."""

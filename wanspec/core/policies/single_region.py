@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from wanspec.core.messages import Drafting
-from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View
+from wanspec.core.policies.base import Decision, DraftLocally, Outcome, Plain, VerifyNow, View
 
 
 @dataclass(slots=True)
-class TargetOnly:
+class TargetOnly(Plain):
     """No speculation: one target step a token."""
 
     name: ClassVar[str] = "target_only"
@@ -25,18 +25,13 @@ class TargetOnly:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
-    @property
-    def regime(self) -> str:
-        """Always itself."""
-        return self.name
-
     def drafting(self) -> Drafting:
         """Unused."""
         return Drafting()
 
 
 @dataclass(slots=True)
-class Local:
+class Local(Plain):
     """Standard speculative decoding in one region: one draft request of k tokens, one verification."""
 
     k: int = 2
@@ -52,11 +47,6 @@ class Local:
 
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
-
-    @property
-    def regime(self) -> str:
-        """Always itself."""
-        return self.name
 
     def drafting(self) -> Drafting:
         """Unused."""

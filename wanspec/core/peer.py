@@ -1,0 +1,64 @@
+"""A controller's link as its worker sees it: what is to be sent to it, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+from wanspec.core.events import Send
+from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport
+from wanspec.core.wire import encode
+
+
+def microseconds(now: float) -> int:
+    """A time in ms as headers carry it: 1 at least, since 0 stands for none."""
+    return max(1, int(now * 1000.0))
+
+
+@dataclass(slots=True)
+class Peer:
+    """One controller's link.
+
+    Attributes:
+        link: number of the link.
+        instance: UUID of the controller.
+        echo: the controller's last ``sent``, microseconds of its clock.
+        echo_received: when that came, microseconds of the worker's clock.
+        urgent: what waits to be sent, or a reply that the controller asked for, waits for no other frame.
+    """
+
+    link: int
+    instance: bytes
+    echo: int
+    echo_received: int
+    urgent: bool = False
+    _waiting: list[Message] = field(default_factory=list)
+    _frame_number: int = 0
+    _drafts_sent_ms: float = -inf
+
+    def reply(self, message: Message) -> None:
+        """Have a message sent with the next frame."""
+        self._waiting.append(message)
+        self.urgent |= not isinstance(message, (Drafts, PassReport))
+
+    def deadline(self, frame_ms: float) -> float:
+        """When what waits is to be sent at the latest, in ms; infinity if nothing waits."""
+        return self._drafts_sent_ms + frame_ms if self._waiting else inf
+
+    def is_due(self, now: float, frame_ms: float, *, passes_go_on: bool) -> bool:
+        """Whether a frame is to be sent now.
+
+        Passes far shorter than a network's jitter would send more frames than a controller has time for: while they go
+        on, frames of drafts leave at least ``frame_ms`` apart.
+        """
+        return self.urgent or (bool(self._waiting) and (not passes_go_on or now >= self.deadline(frame_ms)))
+
+    def pack(self, sender: int, now: float) -> Send:
+        """Make a frame of all that waits."""
+        self._frame_number += 1
+        header = Header(sender, self._frame_number, microseconds(now), self.echo, self.echo_received)
+        frame = Frame(header, tuple(self._waiting))
+        self._drafts_sent_ms = self._drafts_sent_ms if self.urgent else now
+        self.urgent = False
+        self._waiting.clear()
+        return Send(self.link, encode(frame))
