@@ -20,7 +20,9 @@ from wanspec.simulation.table import Row, Tables
 
 
 @click.command(cls=JsonErrors)
-@click.option("--policy", default="wanspec", show_default=True, help="By commas; with parameters: wanspec:phi=0.2:k=3.")
+@click.option(
+    "--policy", default="adaptive,wanspec", show_default=True, help="By commas; with parameters: wanspec:phi=0.2:k=3."
+)
 @click.option("--rtt", "rtts", default="30", show_default=True, callback=numbers, help="Round trips in ms, by commas.")
 @simulation_options
 @click.option("--event-log", type=click.Path(path_type=Path), help="Write the first requests' event log here.")

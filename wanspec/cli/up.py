@@ -29,6 +29,7 @@ from wanspec.cli.regions import (
 )
 from wanspec.cli.render import make_console
 from wanspec.cli.supervisor import Supervisor
+from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
@@ -46,7 +47,7 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
 @click.option(
     "--policy",
     type=click.Choice(list(POLICIES)),
-    default="wanspec",
+    default=DEFAULT_POLICY,
     show_default=True,
     help="Of requests that name none.",
 )

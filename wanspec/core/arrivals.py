@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
 from wanspec.core.estimators import Estimators, outcome_name
 from wanspec.core.tree import Node, Origin, TokenTree
+
+Sighting: TypeAlias = tuple[int, int, float]
+"""A child of the worker's: (token, rank, log-probability)."""
 
 _PASS_MS = 10.0
 
 
 class Arrivals:
     """One sequence's forecast. All times in ms.
+
+    The *front* is the last token of the committed text, or the root of the tree, of which it is known when the worker's
+    copy arrived: because it did, or because the worker is known not to have foreseen it, so that its children come a
+    turnaround after its commit. From the front on, the worker is expected to advance a position a pass.
 
     ``arrival_ms`` of a node is when the worker's copy of it arrived. For a root that the worker has not sent it is when
     it would have to have arrived for its children to come when they are expected: a pass later.
@@ -24,7 +34,10 @@ class Arrivals:
         self.measured: list[tuple[str, float]] = []
         self._tree = tree
         self._estimators = estimators
-        self._missed_ms: float | None = None
+        self._committed_ms: dict[int, float] = {}
+        self._opened_at = self._front = tree.root.position
+        self._front_ms = 0.0
+        self._lost: int | None = None
 
     @property
     def pass_ms(self) -> float:
@@ -39,14 +52,13 @@ class Arrivals:
             return measured
         return (self._estimators.median("rtt") or 0.0) + 1.5 * self.pass_ms
 
-    def due_ms(self, node: Node) -> float:
-        """When the children of a node are expected."""
-        return node.arrival_ms + self.pass_ms
-
     def opened(self, now: float) -> None:
         """The worker is told of the sequence."""
-        self._tree.root.arrival_ms = now + self.turnaround_ms - self.pass_ms
-        self._missed_ms = None
+        root = self._tree.root
+        self._committed_ms = {root.position: now}
+        self._opened_at, self._lost = root.position, None
+        self._missed(root.position)
+        root.arrival_ms = self._front_ms
 
     def committing(self, tokens: tuple[int, ...], now: float) -> float:
         """Tokens are about to be committed to the tree.
@@ -54,45 +66,71 @@ class Arrivals:
         Returns:
             ``arrival_ms`` of the root there will be.
         """
+        position = self._tree.root.position
         node: Node | None = self._tree.root
-        latest = now + self.turnaround_ms - self.pass_ms
-        arrival = self._tree.root.arrival_ms
         for token in tokens:
+            position += 1
+            self._committed_ms[position] = now
             children = [] if node is None else node.children
-            node = self._count(children, token)
-            if node is not None:
-                arrival = node.arrival_ms
-            elif any(child.origin is Origin.REMOTE for child in children):
-                arrival, self._missed_ms = latest, now
-            else:
-                arrival = self._pending(arrival, latest, now)
-        return min(arrival, latest)
+            remote = [(child.token, child.rank, child.log_prob) for child in children if child.origin is Origin.REMOTE]
+            local = [(child.token, child.rank, child.log_prob) for child in children if child.origin is Origin.LOCAL]
+            self._count(local, token, remote=False)
+            known = self._count(remote, token, remote=True)
+            node = next((child for child in children if child.token == token), None)
+            if node is not None and node.number >= 0:
+                self._arrived(position, node.arrival_ms)
+            elif remote and not known:
+                self._missed(position)
+        return self._expected_ms(position, now)
 
-    def received(self, length: int, now: float) -> None:
-        """Drafts have arrived and are in the tree; the worker had seen ``length`` committed tokens."""
+    def received(self, length: int, passed: Mapping[int, Sequence[Sighting]], now: float) -> None:
+        """Drafts have arrived and are in the tree.
+
+        Args:
+            length: committed tokens that the worker had seen.
+            passed: children of committed positions, which came too late to be verified, by the parent's position.
+            now: ms.
+        """
         self.heard_ms = now
-        root = self._tree.root
+        root, tokens = self._tree.root, self._tree.tokens
+        if self._lost == length - 1:
+            self.measured.append(("turnaround", now - self._committed_ms[self._lost]))
+            self._lost = None
+        for parent, children in passed.items():
+            if self._count(children, tokens[parent + 1], remote=True):
+                self._arrived(parent + 1, now)
+            else:
+                self._missed(parent + 1)
         if length > root.position and not root.children:
-            root.arrival_ms = min(root.arrival_ms, now)
-        if self._missed_ms is not None and any(child.origin is Origin.REMOTE for child in root.children):
-            self.measured.append(("turnaround", now - self._missed_ms))
-            self._missed_ms = None
+            self._arrived(root.position, min(root.arrival_ms, now))
+        if passed and self._front <= root.position:
+            root.arrival_ms = self._expected_ms(root.position, now)
 
-    def _pending(self, arrival: float, latest: float, now: float) -> float:
-        """The parent's children are not here yet; the token is probably among them, unless they are long overdue."""
-        following = arrival + self.pass_ms
-        return following if following > now - self.pass_ms else latest
+    def _expected_ms(self, position: int, now: float) -> float:
+        """``arrival_ms`` of a root at a position; that of a loss there if its children are overdue."""
+        expected = self._front_ms + (position - self._front) * self.pass_ms
+        lost = self._committed_ms.get(position, now) + self.turnaround_ms - self.pass_ms
+        return expected if now - self.pass_ms < expected < lost else lost
 
-    def _count(self, children: list[Node], token: int) -> Node | None:
-        """Keep, for every draft at a position, whether it is the token committed there; return the one that is."""
-        found: Node | None = None
-        first_missed = False
-        for child in children:
-            hit = child.token == token
-            if hit:
-                found = child
-            first_missed |= child.rank == 0 and not hit and child.origin is Origin.REMOTE
-            self.measured.append((outcome_name(child.origin is Origin.REMOTE, child.rank, hit), -child.log_prob))
-        if first_missed:
-            self.measured.append(("covered", float(found is not None)))
+    def _arrived(self, position: int, at_ms: float) -> None:
+        if position >= self._front:
+            self._front, self._front_ms = position, at_ms
+
+    def _missed(self, position: int) -> None:
+        """The worker learns of this position by its commit."""
+        if position >= self._front and position in self._committed_ms:
+            self._front = position
+            self._front_ms = self._committed_ms[position] + self.turnaround_ms - self.pass_ms
+            self._lost = position if position > self._opened_at else None
+
+    def _count(self, children: Iterable[Sighting], token: int, *, remote: bool) -> bool:
+        """Keep, for every draft at a position, whether it is the token committed there; return whether one is."""
+        found = first_missed = False
+        for child, rank, log_prob in children:
+            hit = child == token
+            found |= hit
+            first_missed |= rank == 0 and not hit
+            self.measured.append((outcome_name(remote, rank, hit), -log_prob))
+        if remote and first_missed:
+            self.measured.append(("covered", float(found)))
         return found

@@ -7,6 +7,9 @@ from enum import Enum
 
 from wanspec.core.costs import UNMEASURED, CostModel
 
+DEFAULT_POLICY = "adaptive"
+"""Of requests that name none."""
+
 
 class SamplingMode(str, Enum):
     """How drafts are verified above temperature 0 (``docs/sampling.md``)."""

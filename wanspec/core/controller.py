@@ -256,7 +256,7 @@ class Controller:
         if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
             sequence.overdue = sequence.overdue and not fresh
             if fresh:
-                sequence.arrivals.received(message.length, now)
+                sequence.arrivals.received(message.length, sequence.remote.passed, now)
                 self._take_measured(sequence)
         else:
             sequence.tally.desyncs += 1

@@ -14,6 +14,8 @@ TAIL_ENTROPY_NATS = 3.0
 
 _FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.05, 0.01, 1.0
 _STEERING = 1.0
+_SAMPLES = {"covered": 256}
+"""Samples kept, where they are outcomes rather than times."""
 
 
 def entropy_from_log_prob(log_prob: float) -> float:
@@ -86,7 +88,7 @@ class Estimators:
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
         known = state or {}
-        self._windows = {name: Window(samples=known.get(name, ())) for name in self.NAMES}
+        self._windows = {name: Window(_SAMPLES.get(name, 64), known.get(name, ())) for name in self.NAMES}
         self.remote = Calibration(known.get("remote", ()))
         self.local = Calibration(known.get("local", ()))
         self.price = known.get("price", [_FIRST_PRICE])[0]

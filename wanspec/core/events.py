@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.options import PLAIN, GenerationOptions
 from wanspec.core.sampling import GREEDY, Sampling
@@ -35,7 +36,7 @@ class Request:
     prompt: tuple[int, ...]
     max_tokens: int
     end_ids: frozenset[int] = frozenset()
-    policy: str = "wanspec"
+    policy: str = DEFAULT_POLICY
     parameters: dict[str, float | int | str] = field(default_factory=dict)
     record: bool = False
     deadline_ms: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wanspec.core.arrivals import Sighting
 from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.rounds import Tally
@@ -15,12 +16,17 @@ _FINAL = (LostCode.CONTEXT, LostCode.BUSY)
 
 
 class RemoteDrafts:
-    """One sequence's drafts from a worker. Only this side increments the epoch."""
+    """One sequence's drafts from a worker. Only this side increments the epoch.
+
+    Attributes:
+        passed: of the last message, children of positions that had been committed by then, by the parent's position.
+    """
 
     def __init__(self, number: int, tree: TokenTree, tally: Tally, drafting: Drafting, traceparent: str) -> None:
         self.open = False
         self.link: int | None = None
         self.epoch = 0
+        self.passed: dict[int, list[Sighting]] = {}
         self._number = number
         self._tree = tree
         self._tally = tally
@@ -87,6 +93,7 @@ class RemoteDrafts:
         self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
         self._passes_seen = max(self._passes_seen, drafts.passes)
         ranks: dict[int, int] = {}
+        self.passed = {}
         tree, nodes, tally = self._tree, self._nodes, self._tally
         for number, (above, token, log_prob) in enumerate(drafts.nodes, drafts.first):
             rank = ranks.get(above, 0)
@@ -100,6 +107,8 @@ class RemoteDrafts:
             if node is not None and node.number < 0:
                 # The first time that the worker's own copy of this token is seen.
                 node.number, node.arrival_ms = number, now
+            if parent.state is NodeState.COMMITTED:
+                self.passed.setdefault(parent.position, []).append((token, rank, log_prob))
             tally.remote_nodes += 1
             tally.stale_nodes += node is None
             nodes[number] = node if node is not None else _STALE

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.events import Request
 from wanspec.errors import InvalidRequestError
 from wanspec.triton.request_options import read_options, read_sampling
@@ -50,7 +51,7 @@ _NO_END = -1
 class Defaults:
     """What applies to a request that does not say otherwise."""
 
-    policy: str = "wanspec"
+    policy: str = DEFAULT_POLICY
     parameters: Mapping[str, float | int | str] | None = None
     context: int = 1024
 

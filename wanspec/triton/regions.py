@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wanspec.core.config import DEFAULT_POLICY
 from wanspec.engines.config import EngineConfig
 from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, find_costs
 from wanspec.errors import ConfigError
@@ -70,7 +71,7 @@ class RegionSettings:
     worker: EngineSettings = EngineSettings()
     local_draft_model: bool = True
     time_scale: float = 1.0
-    policy: str = "wanspec"
+    policy: str = DEFAULT_POLICY
     policy_parameters: Mapping[str, float | int | str] = field(default_factory=dict)
     max_draft_len: int = 32
     context: int | None = None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wanspec.core.config import ControllerConfig, Fingerprint, SamplingMode
+from wanspec.core.config import DEFAULT_POLICY, ControllerConfig, Fingerprint, SamplingMode
 from wanspec.core.costs import CostModel
 from wanspec.core.events import Draft, Finished, Verify
 from wanspec.core.policies import make_policy
@@ -212,7 +212,7 @@ def _defaults(parameters: Parameters, context: int) -> Defaults:
     raw = parameters.text("policy_parameters", "{}")
     try:
         values = json.loads(raw)
-        name = parameters.text("policy", "wanspec")
+        name = parameters.text("policy", DEFAULT_POLICY)
         make_policy(name, values)
     except (ValueError, AttributeError, InvalidRequestError) as error:
         raise ConfigError("parameters.policy", str(error)) from error

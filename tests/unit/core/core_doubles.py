@@ -76,7 +76,7 @@ class Rig:
         return self.do(Received(0, encode(Frame(sent, messages))))
 
     def submit(self, number=1, prompt=(5, 6, 7), max_tokens=10, **request):
-        return self.do(Submitted(number, Request(prompt, max_tokens, **request)))
+        return self.do(Submitted(number, Request(prompt, max_tokens, **{"policy": "wanspec"} | request)))
 
     def answer(self, actions, *tokens, log_prob=-0.01):
         verify = one(Verify, actions)

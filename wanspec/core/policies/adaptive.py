@@ -34,7 +34,7 @@ class Adaptive:
     """
 
     k: int = 16
-    price: float = 0.22
+    price: float = 0.15
     latency_target: float = 0.0
     branching: int = 4
     width: int = 256

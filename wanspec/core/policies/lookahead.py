@@ -19,7 +19,7 @@ _AHEAD = 12
 """Levels in hand beyond which more add nothing."""
 _STEPS = 4
 """Grid points a worker pass."""
-_MOST_POINTS = 400
+_MOST_POINTS = 160
 _LOCAL, _WAITS = 3, 3
 _REACH = np.exp(-np.arange(0.0, 4.0, 0.05))
 """Probabilities of a chain at which the worth of drafting on is computed."""
@@ -147,10 +147,10 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     span = c.turnaround_ms + _AHEAD * c.pass_ms
     step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
     grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + step, step)
-    options = _options(c, grid, step, local)
+    moves = np.zeros((_WAITS + 1 + (_LOCAL + 1 if c.local else 0), len(grid), len(grid)))
+    options = _options(c, grid, step, local, moves)
     gain = np.stack([o.tokens - c.price * o.passes for o in options])
     times = np.stack([o.time_ms for o in options])
-    moves = np.stack([o.moves for o in options])
     here = np.arange(len(grid))
     in_time = round(-grid[0] / step)
     rate, values, chosen = local.rate, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64)
@@ -165,39 +165,39 @@ def look_ahead(conditions: Conditions) -> Lookahead:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """One option at every lateness of the grid: expected tokens, passes, time, and where it leads [points, points]."""
+    """One option at every lateness of the grid: expected tokens, passes, time."""
 
     tokens: Floats
     passes: Floats
     time_ms: Floats
-    moves: Floats
 
 
-def _options(c: Conditions, grid: Floats, step: float, local: LocalRound) -> list[_Option]:
+def _options(c: Conditions, grid: Floats, step: float, local: LocalRound, moves: Floats) -> list[_Option]:
+    """All options; where each leads is added to its ``moves`` [points, points]."""
     options = []
     until = np.where(grid > 0.0, grid, c.pass_ms - np.mod(-grid, c.pass_ms))
     for waits in range(_WAITS + 1):
         wait = until + (waits - 1) * c.pass_ms if waits else np.zeros(len(grid))
-        options.append(_round(c, grid, step, wait, 0))
+        options.append(_round(c, grid, step, wait, 0, moves[waits]))
     if c.local:
-        options += [_round(c, grid, step, np.full(len(grid), n * c.draft_ms), n) for n in range(1, _LOCAL + 1)]
-        moves = np.zeros((len(grid), len(grid)))
+        for drafts in range(1, _LOCAL + 1):
+            spent = np.full(len(grid), drafts * c.draft_ms)
+            options.append(_round(c, grid, step, spent, drafts, moves[_WAITS + drafts]))
         ones = np.ones(len(grid))
         missed = min(1.0, local.tokens * (1.0 - c.mean_acceptance) * (1.0 - c.covered))
-        _add(moves, grid[0], step, grid - local.time_ms + local.tokens * c.pass_ms, (1.0 - missed) * ones)
-        _add(moves, grid[0], step, c.turnaround_ms * ones, missed * ones)
-        options.append(_Option(local.tokens * ones, local.passes * ones, local.time_ms * ones, moves))
+        _add(moves[-1], grid[0], step, grid - local.time_ms + local.tokens * c.pass_ms, (1.0 - missed) * ones)
+        _add(moves[-1], grid[0], step, c.turnaround_ms * ones, missed * ones)
+        options.append(_Option(local.tokens * ones, local.passes * ones, local.time_ms * ones))
     return options
 
 
-def _round(c: Conditions, grid: Floats, step: float, delay: Floats, drafts: int) -> _Option:
+def _round(c: Conditions, grid: Floats, step: float, delay: Floats, drafts: int, moves: Floats) -> _Option:
     """Spend a time (on drafts of one's own, where there are any), then verify what is in hand."""
     late = grid - delay
     levels = np.where(late > 1e-9, 0.0, np.floor(-late / c.pass_ms + 1e-9) + 1.0)
     own = np.where(grid > 1e-9, 0.0, np.floor(-grid / c.pass_ms + 1e-9) + 1.0) + drafts
     length = np.minimum(np.maximum(levels, own if drafts else 0.0), c.most)
     time = delay + c.verify_ms + c.verify_token_ms * length
-    moves = np.zeros((len(grid), len(grid)))
     tokens, mean = np.zeros(len(grid)), c.mean_acceptance
     missed = np.zeros(len(grid))
     for accepted in range(int(length.max()) + 1):
@@ -208,7 +208,7 @@ def _round(c: Conditions, grid: Floats, step: float, delay: Floats, drafts: int)
         _add(moves, grid[0], step, grid - time + (accepted + 1) * c.pass_ms, ends * known)
         missed += ends * (1.0 - known)
     _add(moves, grid[0], step, np.full(len(grid), c.turnaround_ms), missed)
-    return _Option(tokens, np.full(len(grid), float(drafts)), time, moves)
+    return _Option(tokens, np.full(len(grid), float(drafts)), time)
 
 
 def _add(moves: Floats, least: float, step: float, to: Floats, chance: Floats) -> None:
@@ -218,8 +218,8 @@ def _add(moves: Floats, least: float, step: float, to: Floats, chance: Floats) -
     low = place.astype(np.int64)
     part = place - low
     rows = np.arange(points)
-    np.add.at(moves, (rows, low), chance * (1.0 - part))
-    np.add.at(moves, (rows, low + 1), chance * part)
+    moves[rows, low] += chance * (1.0 - part)
+    moves[rows, low + 1] += chance * part
 
 
 def _evaluate(gain: Floats, times: Floats, moves: Floats, in_time: int) -> tuple[float, Floats]:
