@@ -38,6 +38,7 @@ class Arrivals:
         self._opened_at = self._front = tree.root.position
         self._front_ms = 0.0
         self._lost: int | None = None
+        self._second: dict[int, float] = {}
 
     @property
     def pass_ms(self) -> float:
@@ -56,7 +57,7 @@ class Arrivals:
         """The worker is told of the sequence."""
         root = self._tree.root
         self._committed_ms = {root.position: now}
-        self._opened_at, self._lost = root.position, None
+        self._opened_at, self._lost, self._second = root.position, None, {}
         self._missed(root.position)
         root.arrival_ms = self._front_ms
 
@@ -78,7 +79,9 @@ class Arrivals:
             known = self._count(remote, token, remote=True)
             node = next((child for child in children if child.token == token), None)
             if node is not None and node.number >= 0:
-                self._arrived(position, node.arrival_ms)
+                self._arrived(position, node.arrival_ms, first=node.rank == 0)
+                if node.children:
+                    self._followed(position, node.children[0].arrival_ms)
             elif remote and not known:
                 self._missed(position)
         return self._expected_ms(position, now)
@@ -97,12 +100,15 @@ class Arrivals:
             self.measured.append(("turnaround", now - self._committed_ms[self._lost]))
             self._lost = None
         for parent, children in passed.items():
+            self._followed(parent, now)
             if self._count(children, tokens[parent + 1], remote=True):
-                self._arrived(parent + 1, now)
+                self._arrived(parent + 1, now, first=children[0][0] == tokens[parent + 1])
             else:
                 self._missed(parent + 1)
-        if length > root.position and not root.children:
-            self._arrived(root.position, min(root.arrival_ms, now))
+        if root.children:
+            self._followed(root.position, now)
+        elif length > root.position:
+            self._arrived(root.position, min(root.arrival_ms, now), first=True)
         if passed and self._front <= root.position:
             root.arrival_ms = self._expected_ms(root.position, now)
 
@@ -112,7 +118,9 @@ class Arrivals:
         lost = self._committed_ms.get(position, now) + self.turnaround_ms - self.pass_ms
         return expected if now - self.pass_ms < expected < lost else lost
 
-    def _arrived(self, position: int, at_ms: float) -> None:
+    def _arrived(self, position: int, at_ms: float, *, first: bool) -> None:
+        if not first:
+            self._second[position] = at_ms
         if position >= self._front:
             self._front, self._front_ms = position, at_ms
 
@@ -123,6 +131,16 @@ class Arrivals:
             self._front_ms = self._committed_ms[position] + self.turnaround_ms - self.pass_ms
             self._lost = position if position > self._opened_at else None
 
+    def _followed(self, position: int, at_ms: float) -> None:
+        """The worker's children of a position came. Where its token was not its parent's first child, keep how much of
+        a turnaround was saved by having it: all if they came a pass after it, nothing if no sooner than after a miss.
+        """
+        arrived = self._second.pop(position, None)
+        if arrived is not None:
+            due, lost = arrived + self.pass_ms, self._committed_ms[position] + self.turnaround_ms
+            saved = (lost - at_ms) / (lost - due) if lost > due else 1.0
+            self.measured.append(("covered", min(1.0, max(0.0, saved))))
+
     def _count(self, children: Iterable[Sighting], token: int, *, remote: bool) -> bool:
         """Keep, for every draft at a position, whether it is the token committed there; return whether one is."""
         found = first_missed = False
@@ -131,6 +149,6 @@ class Arrivals:
             found |= hit
             first_missed |= rank == 0 and not hit
             self.measured.append((outcome_name(remote, rank, hit), -log_prob))
-        if remote and first_missed:
-            self.measured.append(("covered", float(found)))
+        if remote and first_missed and not found:
+            self.measured.append(("covered", 0.0))
         return found

@@ -73,6 +73,11 @@ class Calibration:
             if seen
         )
 
+    def mean(self, default: float) -> float:
+        """Acceptance of first children, over all positions; ``default`` before anything is seen."""
+        kinds = self.kinds(default)
+        return sum(share * chance for share, chance in kinds)
+
     def state(self) -> list[float]:
         """Return all counts; ``Calibration(state)`` restores them."""
         return list(self._counts)

@@ -12,8 +12,8 @@ from wanspec.core.calibration import RANKS, Calibration
 TAIL_ENTROPY_NATS = 3.0
 """Entropy of all tokens but the best: what `benchmarks/entropy_estimate.py` measures for SmolLM2-135M-Instruct."""
 
-_FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.05, 0.01, 1.0
-_STEERING = 1.0
+_FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.02, 0.002, 1.0
+_RISE, _FALL = 0.4, 1.2
 _SAMPLES = {"covered": 256}
 """Samples kept, where they are outcomes rather than times."""
 
@@ -104,7 +104,7 @@ class Estimators:
         if window is not None:
             window.add(value)
         elif name == self.PACE:
-            moved = self.price * exp(_STEERING * (1.0 - min(value, 2.0)))
+            moved = self.price * exp((_RISE if value < 1.0 else _FALL) * (1.0 - min(value, 2.0)))
             self.price = min(_HIGHEST_PRICE, max(_LOWEST_PRICE, moved))
         else:
             remote, rank, accepted = _OUTCOMES[name]

@@ -99,6 +99,23 @@ def test_what_is_overdue_comes_at_the_latest_as_if_it_had_been_lost(text):
 def test_late_drafts_are_counted_as_outcomes(text):
     text.commit(20.0, 4)
     text.arrivals.received(3, {2: [(8, 0, -0.1), (4, 1, -2.0)]}, 90.0)
-    assert text.samples("covered") == [1.0]
     assert text.samples("remote 0 rejected") == [0.1]
     assert text.samples("remote 1 accepted") == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("came", "saved"), [(98.0, 1.0), (20.0 + TURNAROUND, 0.0), ((20.0 + TURNAROUND + 98.0) / 2, 0.5)]
+)
+def test_a_second_choice_is_covered_as_far_as_its_own_children_come_before_a_miss_would_be_mended(text, came, saved):
+    text.commit(20.0, 4)
+    text.arrivals.received(3, {2: [(8, 0, -0.1), (4, 1, -2.0)]}, 90.0)
+    assert text.samples("covered") == []
+    text.commit(95.0, 5)
+    text.arrivals.received(3, {3: [(5, 0, -0.1)]}, came)
+    assert text.samples("covered") == [pytest.approx(saved)]
+
+
+def test_a_token_among_no_children_is_not_covered(text):
+    text.draft(5.0, 7, 8)
+    text.commit(20.0, 9)
+    assert text.samples("covered") == [0.0]

@@ -9,7 +9,7 @@ import pytest
 
 from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
-from wanspec.core.estimators import Estimators
+from wanspec.core.estimators import Estimators, outcome_name
 from wanspec.core.messages import Drafting
 from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
 from wanspec.core.tree import TokenTree
@@ -48,6 +48,31 @@ def wanspec(**parameters):
 
 
 LATE = 10_000.0
+
+
+def adaptive_decides(*, heard_before, waiting_since=None, now=1_000.0):
+    """A worker a few ms away, whose next drafts are just overdue, and which is right nearly always."""
+    view = FakeView(rtt=2.0, waited_ms=waiting_since)
+    for _ in range(50):
+        view.estimators.observe("verify", 100.0)
+        view.estimators.observe("pass", 4.0)
+        view.estimators.observe(outcome_name(True, 0, True), 0.02)
+    view.tree.root.arrival_ms = now - 5.0
+    view.arrivals.heard_ms = now - heard_before
+    return make_policy("adaptive", {}).decide(view, now)
+
+
+def test_adaptive_waits_for_drafts_that_are_about_to_come():
+    assert isinstance(adaptive_decides(heard_before=3.0), Wait)
+
+
+def test_adaptive_does_not_wait_for_a_worker_that_has_gone_silent():
+    assert not isinstance(adaptive_decides(heard_before=300.0), Wait)
+
+
+def test_a_wait_of_adaptive_ends_though_the_worker_goes_on():
+    assert isinstance(adaptive_decides(heard_before=3.0, waiting_since=999.0), Wait)
+    assert not isinstance(adaptive_decides(heard_before=3.0, waiting_since=900.0), Wait)
 
 
 def test_target_only_verifies_nothing():

@@ -15,6 +15,10 @@ from wanspec.core.tree import Node, Origin
 _REFRESH = 24
 _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
 _WAIT_LEVELS = 2
+_PACED = 6
+"""Rounds after which their time is compared with what was aimed at."""
+_ALONE = 0.004
+"""Steered prices below it: the single region, with what the worker happens to have sent."""
 
 
 @dataclass(slots=True)
@@ -34,7 +38,7 @@ class Adaptive:
     """
 
     k: int = 16
-    price: float = 0.15
+    price: float = 0.16
     latency_target: float = 0.0
     branching: int = 4
     width: int = 256
@@ -46,6 +50,7 @@ class Adaptive:
     _used: Counter[str] = field(default_factory=Counter, init=False, repr=False)
     _since_ms: float | None = field(default=None, init=False, repr=False)
     _since_tokens: int = field(default=0, init=False, repr=False)
+    _paced: int = field(default=0, init=False, repr=False)
     _look: Lookahead | None = field(default=None, init=False, repr=False)
     _conditions: Conditions | None = field(default=None, init=False, repr=False)
     _with_worker: bool = field(default=False, init=False, repr=False)
@@ -68,18 +73,20 @@ class Adaptive:
         """Score the options, take the best."""
         if view.generated == 0:
             return VerifyNow(0)
-        worker = view.worker_ready
-        look, c = self._solved(view, worker, now)
+        self._steer(view, now)
+        worker = view.worker_ready and not (self.latency_target > 0.0 and view.estimators.price < _ALONE)
+        look, c = self._solved(view, worker)
         arrivals, mean = view.arrivals, c.mean_acceptance
         path, chances, times = self._chain(view, min(self.k, view.most_drafts), look.rate, c.verify_token_ms)
         room = min(self.k, view.most_drafts) - len(path)
         pass_ms = c.pass_ms
         due = times[-1] + pass_ms
         late = now - due
+        silent = late >= 0.0 and now - arrivals.heard_ms > 2.0 * pass_ms
         if late >= 0.0:
             following = arrivals.heard_ms + pass_ms
             due = following if following > now else now + 0.5 * pass_ms
-            if late > 2 * pass_ms:
+            if silent or late > 2 * pass_ms:
                 due = now + c.turnaround_ms - pass_ms
         levels = times[1:]
         score = self._score
@@ -90,14 +97,15 @@ class Adaptive:
             value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - c.price
             if value > best:
                 best, decision = value, DraftLocally(1, "worth a draft")
-        if worker and room > 0:
+        began = now if view.waited_ms is None else view.waited_ms
+        # A worker with nothing left to draft is silent until it hears of the next commit: no wait would ever end.
+        if worker and room > 0 and not silent and now < began + c.turnaround_ms:
             more, then = list(chances), list(levels)
             for level in range(min(_WAIT_LEVELS, room)):
                 more.append(mean)
                 then.append(due + level * pass_ms)
                 value = score(look, c, True, more, then, due + (level + 1) * pass_ms, now, due + level * pass_ms)
                 if value > best:
-                    began = now if view.waited_ms is None else view.waited_ms
                     best, decision = value, Wait(due + level * pass_ms - began + 0.5 * pass_ms, "next drafts")
         return decision
 
@@ -162,9 +170,8 @@ class Adaptive:
             times.append(node.arrival_ms if node.number >= 0 else times[-1] + pass_ms)
         return path, chances, times
 
-    def _solved(self, view: View, worker: bool, now: float) -> tuple[Lookahead, Conditions]:
+    def _solved(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
         if self._look is None or self._conditions is None or worker != self._with_worker or self._rounds >= _REFRESH:
-            self._steer(view, now)
             self._conditions = self._measure(view, worker)
             self._look = look_ahead(self._conditions)
             self._with_worker = worker
@@ -173,13 +180,15 @@ class Adaptive:
 
     def _steer(self, view: View, now: float) -> None:
         """Compare the rounds since the last time with what the single region would have made of them."""
-        if self.latency_target > 0.0 and self._look is not None and self._since_ms is not None:
+        if self.latency_target <= 0.0 or (self._since_ms is not None and self._paced < _PACED):
+            return
+        if self._since_ms is not None:
             tokens = view.generated - self._since_tokens
             free = local_round(replace(self._conditions_of(view, False), price=0.0))
             aimed = self.latency_target * tokens * free.time_ms / free.tokens
             if aimed > 0.0:
                 view.arrivals.measured.append((view.estimators.PACE, (now - self._since_ms) / aimed))
-        self._since_ms, self._since_tokens = now, view.generated
+        self._since_ms, self._since_tokens, self._paced = now, view.generated, 0
 
     def _measure(self, view: View, worker: bool) -> Conditions:
         conditions = self._conditions_of(view, worker)
@@ -198,6 +207,7 @@ class Adaptive:
             first, last = view.verify_costs.verify_ms(0, context), view.verify_costs.verify_ms(8, context)
             slope = max(0.0, (last - first) / 8.0)
             verify = max(first, 1e-3)
+        own, other = (known.remote, known.local) if worker else (known.local, known.remote)
         price = _round(known.price) if self.latency_target > 0.0 else self.price
         return Conditions(
             _round(verify),
@@ -205,7 +215,7 @@ class Adaptive:
             _round(known.median("draft") or 0.3 * verify),
             _round(view.arrivals.pass_ms),
             _round(view.arrivals.turnaround_ms),
-            _kinds((known.remote if worker else known.local).kinds(_DEFAULT_ACCEPTANCE)),
+            _kinds(own.kinds(other.mean(_DEFAULT_ACCEPTANCE))),
             round(20.0 * known.mean("covered", _DEFAULT_COVERED, _COVERED_WORTH)) / 20.0,
             price,
             self.k,
@@ -216,6 +226,7 @@ class Adaptive:
     def verified(self, outcome: Outcome, now: float) -> None:
         """Count rounds: measurements are looked at again now and then."""
         self._rounds += 1
+        self._paced += 1
         self._queued_ms += 0.2 * (outcome.queued_ms - self._queued_ms)
         self._used["remote" if outcome.remote else "local" if outcome.drafted else "none"] += 1
 
