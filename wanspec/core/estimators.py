@@ -12,8 +12,6 @@ from wanspec.core.calibration import RANKS, Calibration
 TAIL_ENTROPY_NATS = 3.0
 """Entropy of all tokens but the best: what `benchmarks/entropy_estimate.py` measures for SmolLM2-135M-Instruct."""
 
-_FIRST_PRICE, _LOWEST_PRICE, _HIGHEST_PRICE = 0.02, 0.002, 1.0
-_RISE, _FALL = 0.4, 1.2
 _SAMPLES = {"covered": 256}
 """Samples kept, where they are outcomes rather than times."""
 
@@ -73,25 +71,27 @@ class Estimators:
     """Everything a policy may ask about costs and chances, shared by all sequences of a controller.
 
     Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from
-    a commit that the worker did not foresee to its first drafts after it). ``covered`` is 1 where a worker had the
-    target's token among its other children, though not as its first, else 0. A draft that came true or did not is
-    named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is the time that some rounds
-    took over the time that was aimed at for their tokens.
+    a commit that the worker did not foresee to its first drafts after it). ``covered`` is the share of a
+    turnaround that a worker's other children save where its first is not the target's token. A draft that came true or did not is
+    named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is 1, and the time by which
+    some rounds took longer than was aimed at for their tokens, as a share of twice what such rounds take.
 
     Attributes:
         remote, local: how often drafts of the worker and of the local draft are accepted.
-        price: of a local draft pass in tokens, as steered: it falls while ``pace`` is above 1 and rises below.
+        credit: time to spare by ``pace``: all that was below 1 less all that was above it, within -1 and 1 times
+            ``CREDIT``, as a share of that.
     """
 
     NAMES = ("rtt", "verify", "draft", "pass", "turnaround", "covered")
     PACE = "pace"
+    CREDIT = 4.0
 
     def __init__(self, state: dict[str, list[float]] | None = None) -> None:
         known = state or {}
         self._windows = {name: Window(_SAMPLES.get(name, 64), known.get(name, ())) for name in self.NAMES}
         self.remote = Calibration(known.get("remote", ()))
         self.local = Calibration(known.get("local", ()))
-        self.price = known.get("price", [_FIRST_PRICE])[0]
+        self.credit = known.get("credit", [0.0])[0]
 
     def observe(self, name: str, value: float) -> None:
         """Add one sample; the only way in, so that a recorded request can be replayed.
@@ -104,8 +104,7 @@ class Estimators:
         if window is not None:
             window.add(value)
         elif name == self.PACE:
-            moved = self.price * exp((_RISE if value < 1.0 else _FALL) * (1.0 - min(value, 2.0)))
-            self.price = min(_HIGHEST_PRICE, max(_LOWEST_PRICE, moved))
+            self.credit = min(1.0, max(-1.0, self.credit + (1.0 - value) / self.CREDIT))
         else:
             remote, rank, accepted = _OUTCOMES[name]
             (self.remote if remote else self.local).observe(-value, rank, accepted)
@@ -126,7 +125,7 @@ class Estimators:
     def state(self) -> dict[str, list[float]]:
         """Return all samples; ``Estimators(state)`` restores them."""
         windows = {name: window.samples() for name, window in self._windows.items()}
-        return {**windows, "remote": self.remote.state(), "local": self.local.state(), "price": [self.price]}
+        return {**windows, "remote": self.remote.state(), "local": self.local.state(), "credit": [self.credit]}
 
 
 _NAMED = {

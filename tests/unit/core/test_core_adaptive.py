@@ -53,7 +53,7 @@ def test_estimators_restore_what_became_of_drafts():
     estimators.observe("pace", 1.5)
     again = Estimators(estimators.state())
     assert again.state() == estimators.state()
-    assert again.price < Estimators().price
+    assert again.credit < Estimators().credit
 
 
 @given(st.floats(5, 100), st.floats(0.5, 50), st.floats(0.05, 0.98), st.floats(0, 1))

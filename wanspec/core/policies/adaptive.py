@@ -17,8 +17,10 @@ _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
 _WAIT_LEVELS = 2
 _PACED = 6
 """Rounds after which their time is compared with what was aimed at."""
-_ALONE = 0.004
-"""Steered prices below it: the single region, with what the worker happens to have sent."""
+_ALONE = 0.05
+"""Shares of the price below which the single region is left, with what the worker happens to have sent."""
+_SLACK = 0.08
+"""Latency targets from this much above 1 on begin with the whole price."""
 
 
 @dataclass(slots=True)
@@ -28,8 +30,8 @@ class Adaptive:
     Attributes:
         k: most drafts that a verification takes.
         price: of a local draft pass, in tokens (lambda).
-        latency_target: if above 0, the price is steered so that decoding takes this much of the time that the best
-            single-region policy would take, as modelled.
+        latency_target: if above 0, less than the price is paid for passes where decoding would else take more than this
+            much of the time that the best single-region policy takes, as modelled.
         branching: most children kept of a leaf on the worker.
         width: most leaves of this sequence in a pass; the worker's own limit and its pass costs may say fewer.
         max_depth: how far below the committed prefix the worker drafts.
@@ -39,7 +41,7 @@ class Adaptive:
 
     k: int = 16
     price: float = 0.16
-    latency_target: float = 0.0
+    latency_target: float = 1.08
     branching: int = 4
     width: int = 256
     max_depth: int = 32
@@ -74,7 +76,7 @@ class Adaptive:
         if view.generated == 0:
             return VerifyNow(0)
         self._steer(view, now)
-        worker = view.worker_ready and not (self.latency_target > 0.0 and view.estimators.price < _ALONE)
+        worker = view.worker_ready and self._paid(view) >= _ALONE
         look, c = self._solved(view, worker)
         arrivals, mean = view.arrivals, c.mean_acceptance
         path, chances, times = self._chain(view, min(self.k, view.most_drafts), look.rate, c.verify_token_ms)
@@ -186,9 +188,18 @@ class Adaptive:
             tokens = view.generated - self._since_tokens
             free = local_round(replace(self._conditions_of(view, False), price=0.0))
             aimed = self.latency_target * tokens * free.time_ms / free.tokens
-            if aimed > 0.0:
-                view.arrivals.measured.append((view.estimators.PACE, (now - self._since_ms) / aimed))
+            usual = 2.0 * self._paced * free.time_ms
+            # Not time over aim, whose mean few rounds of few tokens would dominate.
+            pace = 1.0 + (now - self._since_ms - aimed) / usual
+            view.arrivals.measured.append((view.estimators.PACE, max(0.0, pace)))
         self._since_ms, self._since_tokens, self._paced = now, view.generated, 0
+
+    def _paid(self, view: View) -> float:
+        """Share of the price that there is time for. A target with slack may spend that first."""
+        if self.latency_target <= 0.0:
+            return 1.0
+        slack = min(1.0, max(0.0, (self.latency_target - 1.0) / _SLACK))
+        return min(1.0, max(0.0, view.estimators.credit + slack))
 
     def _measure(self, view: View, worker: bool) -> Conditions:
         conditions = self._conditions_of(view, worker)
@@ -208,7 +219,6 @@ class Adaptive:
             slope = max(0.0, (last - first) / 8.0)
             verify = max(first, 1e-3)
         own, other = (known.remote, known.local) if worker else (known.local, known.remote)
-        price = _round(known.price) if self.latency_target > 0.0 else self.price
         return Conditions(
             _round(verify),
             _round(slope) if slope > 0.0 else 0.0,
@@ -217,7 +227,7 @@ class Adaptive:
             _round(view.arrivals.turnaround_ms),
             _kinds(own.kinds(other.mean(_DEFAULT_ACCEPTANCE))),
             round(20.0 * known.mean("covered", _DEFAULT_COVERED, _COVERED_WORTH)) / 20.0,
-            price,
+            self.price * round(20.0 * self._paid(view)) / 20.0,
             self.k,
             worker,
             view.local_draft,
@@ -248,6 +258,7 @@ class LocalAdaptive(Adaptive):
     """Standard speculative decoding in one region, with draft length by confidence."""
 
     price: float = 0.0
+    latency_target: float = 0.0
 
     name: ClassVar[str] = "local_adaptive"
     uses_worker: ClassVar[bool] = False
