@@ -1,7 +1,7 @@
 """Every prompt that the commands ask, all written for this project. Nothing was tuned on them.
 
-``data/prompts.jsonl`` holds those of ``wanspec bench``: ten for each of MT-Bench's eight categories. Each has two texts:
-a question for models that chat, and for models that only continue a text the beginning of one.
+``data/prompts.jsonl`` holds those of ``wanspec bench``: ten for each of MT-Bench's eight categories. Each has two
+texts: a question for models that chat, and the beginning of a text for models that only continue one.
 """
 
 from __future__ import annotations

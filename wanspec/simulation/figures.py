@@ -48,19 +48,29 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Curves of one quantity."""
+    """Curves of one quantity.
+
+    Attributes:
+        quantity: what the vertical axis is.
+        curves: the lines.
+        stated: what the paper says.
+        steps: the curves are steps, as of a distribution function, and not lines between their points.
+        level: where a dotted line is drawn across; None for none.
+    """
 
     quantity: str
     curves: tuple[Curve, ...]
     stated: tuple[Stated, ...] = ()
+    steps: bool = False
+    level: float | None = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one figure of the paper shows, made anew.
+    """What is shown together, such as one figure of the paper, made anew.
 
     Attributes:
-        name: the paper's: fig7, fig8, fig9.
+        name: the paper's (fig7, fig8, fig9), or another.
         title: what is shown.
         axis: label of the horizontal axis.
         conditions: how it was made, in a sentence.

@@ -1,0 +1,43 @@
+"""Whether the machine was fast enough for what it was to stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+from wanspec.bench.results import Results
+
+LATE = 1.05
+"""Steps that take this much of their pace are the engine's own, not paced ones."""
+BUSY = 0.8
+"""With less of the cores idle, processes wait for each other."""
+
+_Step = Callable[[Mapping[str, Any]], float | None]
+_STEPS: dict[str, _Step] = {
+    "target": lambda summary: summary["target_ms"] / summary["rounds"] if summary["rounds"] else None,
+    "local draft": lambda summary: (
+        summary["local_draft_ms"] / summary["local_draft_passes"] if summary["local_draft_passes"] else None
+    ),
+    "worker": lambda summary: summary["pass_ms"],
+}
+
+
+def find_warnings(results: Results) -> list[str]:
+    """Say where steps took longer than their pace, and where the processor was nearly full."""
+    conditions = results.conditions
+    found = []
+    for (name, step), pace in zip(_STEPS.items(), conditions.pace_ms, strict=True):
+        times = [ms for sample in results.samples if (ms := step(sample.summary)) is not None]
+        wanted = pace * conditions.time_scale
+        if wanted and times and median(times) > LATE * wanted:
+            found.append(
+                f"{name}: a step took {median(times):.1f} ms, its pace is {wanted:.1f} ms: "
+                "this machine is too slow for it; raise --time-scale"
+            )
+    if conditions.profile and results.usages:
+        wall = sum(usage.wall_ms for usage in results.usages)
+        busy = sum(usage.busy * usage.wall_ms for usage in results.usages) / wall
+        if busy > BUSY:
+            found.append(f"the machine's cores were in use {busy:.0%} of the time: raise --time-scale")
+    return found
