@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wanspec.bench.figures import make_figures
 from wanspec.bench.native import NATIVE
@@ -23,38 +24,45 @@ from wanspec.simulation.plots import save_html
 Columns = Sequence[tuple[str, Callable[[Row], str]]]
 
 SPEED: Columns = (
-    ("latency#", lambda row: cell(row.found.latency_ratio, 1.0, ".2f")),
-    ("p50 ms#", lambda row: f"{row.speed.latency_p50_ms.value:.0f}"),
-    ("p95#", lambda row: f"{row.speed.latency_p95_ms.value:.0f}"),
-    ("p99#", lambda row: f"{row.speed.latency_p99_ms.value:.0f}"),
-    ("TTFT ms#", lambda row: f"{row.speed.ttft_ms.value:.1f}"),
-    ("TPOT ms#", lambda row: f"{row.speed.tpot_ms.value:.1f}"),
-    ("tokens/s#", lambda row: f"{row.speed.tokens_per_s.value:.1f}"),
-    ("tokens a round#", lambda row: f"{row.found.tokens_a_round:.2f}"),
-    ("output!", lambda row: output(row)),
+    ("latency\nratio#", lambda row: cell(row.found.latency_ratio, 1.0, ".2f")),
+    ("p50\nms#", lambda row: f"{row.speed.latency_p50_ms.value:.0f}"),
+    ("p95\nms#", lambda row: f"{row.speed.latency_p95_ms.value:.0f}"),
+    ("p99\nms#", lambda row: f"{row.speed.latency_p99_ms.value:.0f}"),
+    ("TTFT\nms#", lambda row: f"{row.speed.ttft_ms.value:.1f}"),
+    ("TPOT\nms#", lambda row: f"{row.speed.tpot_ms.value:.1f}"),
+    ("tokens\n/s#", lambda row: f"{row.speed.tokens_per_s.value:.1f}"),
+    ("exact", lambda row: output(row)),
 )
-COST: Columns = (
-    ("draft passes#", lambda row: str(row.cost.local_draft_passes)),
+SCARCE: Columns = (
+    ("draft\npasses#", lambda row: str(row.cost.local_draft_passes)),
     ("saved#", lambda row: "-" if _without_drafts(row) else cell(row.found.draft_passes_saved, 100.0, ".0f", "%")),
-    ("scarce GPU#", lambda row: cell(row.found.scarce_gpu_ratio, 1.0, ".2f")),
-    ("ms a token#", lambda row: f"{row.cost.scarce_gpu_ms_a_token.value:.1f}"),
-    ("remote passes#", lambda row: str(row.cost.remote_passes)),
-    ("wasted#", lambda row: str(row.cost.remote_passes_wasted)),
-    ("accepted#", lambda row: _accepted(row)),
-    ("WAN bytes a token#", lambda row: _wan(row)),
-    ("CPU ms a token#", lambda row: _known(row.cost.own_cpu_ms_a_token, ".1f")),
+    ("GPU time\nratio#", lambda row: cell(row.found.scarce_gpu_ratio, 1.0, ".2f")),
+    ("GPU ms\n/token#", lambda row: f"{row.cost.scarce_gpu_ms_a_token.value:.1f}"),
+    ("tokens\n/round#", lambda row: f"{row.found.tokens_a_round:.2f}"),
+    ("CPU ms\n/token#", lambda row: _known(row.cost.own_cpu_ms_a_token, ".1f")),
 )
+WAN: Columns = (
+    ("worker\npasses#", lambda row: str(row.cost.remote_passes or "-")),
+    ("wasted#", lambda row: _wasted(row)),
+    ("accepted\nremote#", lambda row: _accepted(row, "remote")),
+    ("accepted\nlocal#", lambda row: _accepted(row, "local")),
+    ("waited\nms#", lambda row: f"{row.cost.waited_ms_a_request:.0f}" if row.cost.remote_passes else "-"),
+    ("up B\n/token#", lambda row: _known(row.cost.wan_bytes_up_a_token, ".0f")),
+    ("down B\n/token#", lambda row: _known(row.cost.wan_bytes_down_a_token, ".0f")),
+)
+TABLES: Mapping[str, Columns] = {"Speed": SPEED, "The scarce region": SCARCE, "The worker and the WAN": WAN}
 KEY = (
-    "Medians over requests; latency, saved and scarce GPU are paired, against `local`; ± half the 90% interval. "
-    "Scarce GPU: engine time of target and local draft. Wasted: worker passes that foresaw nothing. "
-    "Accepted: remote / local drafts. WAN bytes: up / down, at the relay. CPU: both servers and the controller, "
-    "without any model's process, unscaled."
+    "Medians over requests; the ratios and the share saved are of paired answers, against `local`; ± half the 90% "
+    "interval. GPU time: of the engines of target and local draft. CPU: both servers and the controller, without any "
+    "model's process, as measured. Wasted: worker passes none of whose tokens became text. Waited: in an answer. "
+    "B: bytes at the relay, all framing and pings included."
 )
 
 
 def show(results: Results, rows: Sequence[Row], warnings: Sequence[str], console: Console) -> None:
     """Print tables, warnings and conditions."""
-    for columns in (SPEED, COST):
+    for title, columns in TABLES.items():
+        console.print(title, style="bold")
         console.print(_table(rows, columns))
     console.print(KEY, style="dim")
     for warning in warnings:
@@ -76,7 +84,7 @@ def write_html(results: Results, rows: Sequence[Row], warnings: Sequence[str], p
         ConfigError: matplotlib is not installed.
     """
     told = "".join(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in warnings)
-    tables = "".join(_html(rows, columns) for columns in (SPEED, COST))
+    tables = "".join(f"<h2>{title}</h2>{_html(rows, columns)}" for title, columns in TABLES.items())
     opening = f"<p>{escape(conditions(results))}</p><p>{escape(exactness(rows))}</p>{told}{tables}<p>{escape(KEY)}</p>"
     save_html(make_figures(results, rows, ""), path, "Policies on real servers", opening)
 
@@ -115,50 +123,51 @@ def exactness(rows: Sequence[Row]) -> str:
 
 
 def output(row: Row) -> str:
-    """The output of a row, in a word."""
+    """Whether the output is the target's own, in a word."""
     if not row.exact:
-        return "DIFFERS"
-    return "near-tie" if row.divergences else "identical"
+        return "NO"
+    return "near-tie" if row.divergences else "yes"
 
 
 def _table(rows: Sequence[Row], columns: Columns) -> Table:
-    leading = _leading(rows)
-    view = table(*(title for title, _ in (*leading, *columns)))
+    view = table("policy!", *(title for title, _ in columns))
     before: tuple[float, int] | None = None
+    several = any(row.concurrency > 1 for row in rows)
     for row in rows:
         place = row.rtt_ms, row.concurrency
-        if before not in (None, place):
-            view.add_section()
+        if before != place:
+            if before is not None:
+                view.add_section()
+            at_once = f", {row.concurrency} at once" if several else ""
+            view.add_row(Text(f"RTT {row.rtt_ms:g} ms{at_once}", style="bold"))
         before = place
-        view.add_row(*(value(row) for _, value in (*leading, *columns)))
+        view.add_row(row.policy, *(value(row) for _, value in columns))
     return view
 
 
 def _html(rows: Sequence[Row], columns: Columns) -> str:
-    every = (*_leading(rows), *columns)
-    head = "".join(f"<th>{escape(title.rstrip('#!'))}" for title, _ in every)
+    every: Columns = (
+        ("RTT ms", lambda row: f"{row.rtt_ms:g}"),
+        ("at once", lambda row: str(row.concurrency)),
+        ("policy", lambda row: row.policy),
+        *columns,
+    )
+    head = "".join(f"<th>{escape(title.rstrip('#!').replace(chr(10), ' '))}" for title, _ in every)
     body = "".join("<tr>" + "".join(f"<td>{escape(value(row))}" for _, value in every) for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _leading(rows: Sequence[Row]) -> Columns:
-    at_once: Columns = (("at once#", lambda row: str(row.concurrency)),)
-    several = any(row.concurrency > 1 for row in rows)
-    return (("RTT#", lambda row: f"{row.rtt_ms:g}"), *(at_once if several else ()), ("policy!", lambda row: row.policy))
 
 
 def _without_drafts(row: Row) -> bool:
     return row.policy in (NATIVE, "target_only")
 
 
-def _accepted(row: Row) -> str:
-    shares = [row.cost.acceptance.get(origin) for origin in ("remote", "local")]
-    return " / ".join("-" if share is None else f"{share:.0%}" for share in shares) if any(shares) else "-"
+def _accepted(row: Row, origin: str) -> str:
+    share = row.cost.acceptance.get(origin)
+    return "-" if share is None else f"{share:.0%}"
 
 
-def _wan(row: Row) -> str:
-    up, down = row.cost.wan_bytes_up_a_token, row.cost.wan_bytes_down_a_token
-    return "-" if up is None or down is None else f"{up:.0f} / {down:.0f}"
+def _wasted(row: Row) -> str:
+    return f"{row.cost.remote_passes_wasted / row.cost.remote_passes:.0%}" if row.cost.remote_passes else "-"
 
 
 def _known(value: float | None, form: str) -> str:
