@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from math import sqrt
 
 from wanspec.bench.native import NATIVE
@@ -44,7 +45,7 @@ def make_figures(results: Results, rows: Sequence[Row], conditions: str) -> list
         made.append(
             Figure("acceptance", "drafts accepted, by place", "place in the verified chain", conditions, panels)
         )
-    return made
+    return [replace(figure, names=tuple(names)) for figure in made]
 
 
 class _Answers:
@@ -87,7 +88,7 @@ class _Answers:
                 Curve(name, points) for name, found in counts.items() if (points := _shares(found.get(origin, [])))
             ]
             if curves:
-                yield Panel(f"share of {origin} drafts accepted (90% interval)", tuple(curves))
+                yield Panel(f"share of {origin} drafts accepted (90% interval)", tuple(curves), level=None)
 
     def _at(self, place: tuple[float, int]) -> Iterable[tuple[str, list[Measured], list[Measured]]]:
         others = self._measured[(self._baseline, *place)]

@@ -77,6 +77,7 @@ class Usage:
             unknown.
         cpu_ms: by process; empty if unknown.
         busy: share of this machine's cores in use, by whomever.
+        own_busy: the part of it that is the deployment's processes; 0 if unknown.
     """
 
     policy: str
@@ -89,6 +90,7 @@ class Usage:
     wan_down: int | None = None
     cpu_ms: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
+    own_busy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _read(path: Path) -> Results:
             else:
                 usages.append(Usage(**values))
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ConfigError("load", f"{path} is not what --save writes: {error}") from error
+        raise ConfigError("loaded", f"{path} is not what --save writes: {error}") from error
     if conditions is None:
-        raise ConfigError("load", f"{path} is not what --save writes: it has no conditions")
+        raise ConfigError("loaded", f"{path} is not what --save writes: it has no conditions")
     return Results(conditions, tuple(samples), tuple(usages))

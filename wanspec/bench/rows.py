@@ -50,7 +50,7 @@ class Cost:
         wan_bytes_up_a_token, wan_bytes_down_a_token: at the relay, framing and pings included.
         own_cpu_ms_a_token: CPU time of processes without a model, not scaled: both servers and the controller.
         cpu_ms_a_token: the same of each process.
-        busy: share of the machine's cores in use.
+        busy, own_busy: share of the machine's cores in use, and the deployment's part of it.
     """
 
     local_draft_passes: int
@@ -69,6 +69,7 @@ class Cost:
     own_cpu_ms_a_round: float | None
     cpu_ms_a_token: dict[str, float]
     busy: float
+    own_busy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,11 @@ def acceptance_counts(samples: Sequence[Sample]) -> dict[str, list[tuple[int, in
     }
 
 
+def over_time(usages: Sequence[Usage], field: str) -> float:
+    """Mean of a field, each group of requests weighted by how long it took."""
+    return float(sum(getattr(u, field) * u.wall_ms for u in usages) / sum(u.wall_ms for u in usages))
+
+
 def _row(
     key: Key, samples: Sequence[Sample], baseline: Sequence[Sample], usages: Sequence[Usage], time_scale: float
 ) -> Row:
@@ -191,7 +197,7 @@ def _tpot_ms(one: Measured) -> float:
 
 
 def _cost(samples: Sequence[Sample], own: Sequence[Measured], usages: Sequence[Usage]) -> Cost:
-    tokens, rounds = sum(one.tokens for one in own), sum(one.rounds for one in own)
+    tokens, rounds = max(1, sum(one.tokens for one in own)), max(1, sum(one.rounds for one in own))
     remote = sum(one.remote_passes for one in own)
     counts = acceptance_counts(samples)
     names = dict.fromkeys(name for usage in usages for name in usage.cpu_ms)
@@ -222,7 +228,8 @@ def _cost(samples: Sequence[Sample], own: Sequence[Measured], usages: Sequence[U
         own_cpu_ms_a_token=None if ours is None else ours / tokens,
         own_cpu_ms_a_round=None if ours is None else ours / rounds,
         cpu_ms_a_token={name: round(ms / tokens, 3) for name, ms in cpu.items()},
-        busy=sum(usage.busy * usage.wall_ms for usage in usages) / sum(usage.wall_ms for usage in usages),
+        busy=over_time(usages, "busy"),
+        own_busy=over_time(usages, "own_busy"),
     )
 
 

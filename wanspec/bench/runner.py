@@ -176,6 +176,8 @@ class Runner:
                 )
             )
         known = sent is not None and came is not None and contender.policy != NATIVE
+        cpu = {name: ms - before.cpu_ms.get(name, ms) for name, ms in after.cpu_ms.items()}
+        passed = max(1.0, after.all_ms - before.all_ms)
         self.usages.append(
             Usage(
                 contender.name,
@@ -186,8 +188,9 @@ class Runner:
                 rounds=sum(summary["rounds"] for _, summary in answers),
                 wan_up=came[0] - sent[0] if known and came and sent else None,
                 wan_down=came[1] - sent[1] if known and came and sent else None,
-                cpu_ms={name: round(ms - before.cpu_ms.get(name, ms), 1) for name, ms in after.cpu_ms.items()},
-                busy=(after.busy_ms - before.busy_ms) / max(1.0, after.all_ms - before.all_ms),
+                cpu_ms={name: round(ms, 1) for name, ms in cpu.items()},
+                busy=(after.busy_ms - before.busy_ms) / passed,
+                own_busy=sum(cpu.values()) / passed,
             )
         )
 

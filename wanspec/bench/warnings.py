@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from wanspec.bench.results import Results
+from wanspec.bench.rows import over_time
 
 LATE = 1.05
 """Steps that take this much of their pace are the engine's own, not paced ones."""
@@ -36,8 +37,8 @@ def find_warnings(results: Results) -> list[str]:
                 "this machine is too slow for it; raise --time-scale"
             )
     if conditions.profile and results.usages:
-        wall = sum(usage.wall_ms for usage in results.usages)
-        busy = sum(usage.busy * usage.wall_ms for usage in results.usages) / wall
+        busy, own = (over_time(results.usages, field) for field in ("busy", "own_busy"))
         if busy > BUSY:
-            found.append(f"the machine's cores were in use {busy:.0%} of the time: raise --time-scale")
+            by_us = f", {own:.0%} by the deployment" if own else ""
+            found.append(f"the machine's cores were in use {busy:.0%} of the time{by_us}: raise --time-scale")
     return found

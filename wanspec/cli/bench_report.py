@@ -44,8 +44,7 @@ SCARCE: Columns = (
 WAN: Columns = (
     ("worker\npasses#", lambda row: str(row.cost.remote_passes or "-")),
     ("wasted#", lambda row: _wasted(row)),
-    ("accepted\nremote#", lambda row: _accepted(row, "remote")),
-    ("accepted\nlocal#", lambda row: _accepted(row, "local")),
+    ("accepted#", lambda row: _accepted(row)),
     ("waited\nms#", lambda row: f"{row.cost.waited_ms_a_request:.0f}" if row.cost.remote_passes else "-"),
     ("up B\n/token#", lambda row: _known(row.cost.wan_bytes_up_a_token, ".0f")),
     ("down B\n/token#", lambda row: _known(row.cost.wan_bytes_down_a_token, ".0f")),
@@ -54,7 +53,8 @@ TABLES: Mapping[str, Columns] = {"Speed": SPEED, "The scarce region": SCARCE, "T
 KEY = (
     "Medians over requests; the ratios and the share saved are of paired answers, against `local`; ± half the 90% "
     "interval. GPU time: of the engines of target and local draft. CPU: both servers and the controller, without any "
-    "model's process, as measured. Wasted: worker passes none of whose tokens became text. Waited: in an answer. "
+    "model's process, as measured. Wasted: worker passes none of whose tokens became text. Accepted: of the worker's "
+    "drafts / of the local draft's. Waited: in an answer. "
     "B: bytes at the relay, all framing and pings included."
 )
 
@@ -161,9 +161,9 @@ def _without_drafts(row: Row) -> bool:
     return row.policy in (NATIVE, "target_only")
 
 
-def _accepted(row: Row, origin: str) -> str:
-    share = row.cost.acceptance.get(origin)
-    return "-" if share is None else f"{share:.0%}"
+def _accepted(row: Row) -> str:
+    shares = [row.cost.acceptance.get(origin) for origin in ("remote", "local")]
+    return " / ".join("-" if share is None else f"{share:.0%}" for share in shares) if any(shares) else "-"
 
 
 def _wasted(row: Row) -> str:

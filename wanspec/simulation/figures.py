@@ -74,6 +74,8 @@ class Figure:
         title: what is shown.
         axis: label of the horizontal axis.
         conditions: how it was made, in a sentence.
+        panels: what is drawn side by side.
+        names: of curves, in the order of their colours; as they come where empty.
     """
 
     name: str
@@ -81,6 +83,12 @@ class Figure:
     axis: str
     conditions: str
     panels: tuple[Panel, ...]
+    names: tuple[str, ...] = ()
+
+    def colour(self, name: str) -> int:
+        """A curve's place among the colours: the same in every panel."""
+        drawn = (curve.name for panel in self.panels for curve in panel.curves)
+        return list(dict.fromkeys((*self.names, *drawn))).index(name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

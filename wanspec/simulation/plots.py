@@ -105,14 +105,14 @@ def _draw(figure: Figure) -> Canvas:
     canvas = Canvas(figsize=(6.2 * columns, 4.6 * rows), layout="constrained")
     FigureCanvasAgg(canvas)
     for place, panel in enumerate(figure.panels):
-        _panel(canvas.add_subplot(rows, columns, place + 1), panel, figure.axis)
+        _panel(canvas.add_subplot(rows, columns, place + 1), panel, figure)
     return canvas
 
 
-def _panel(axes: Axes, panel: Panel, axis: str) -> None:
-    colours = {}
-    for curve, colour in zip(panel.curves, COLOURS * len(panel.curves), strict=False):
-        colours[curve.name] = colour
+def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
+    colours = {curve.name: COLOURS[figure.colour(curve.name) % len(COLOURS)] for curve in panel.curves}
+    for curve in panel.curves:
+        colour = colours[curve.name]
         places = [point.x for point in curve.points]
         marker, style = ("", "steps-post") if panel.steps else ("o" if len(places) <= 20 else "", "default")
         values = [p.y.value for p in curve.points]
@@ -131,7 +131,11 @@ def _panel(axes: Axes, panel: Panel, axis: str) -> None:
         )  # fmt: skip
     if panel.level is not None:
         axes.axhline(panel.level, color="#666", linewidth=0.8, linestyle=":")
-    axes.set_xlabel(axis)
+    from matplotlib.ticker import MaxNLocator
+
+    if all(point.x == int(point.x) for curve in panel.curves for point in curve.points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(figure.axis)
     axes.set_title(panel.quantity, fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, framealpha=0.85)
