@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wanspec.errors import ConfigError
+from wanspec.exactness import TOKENS_PER_NEAR_TIE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Conditions:
         profile: name of the pace, empty where engines run as fast as they can.
         pace_ms: least step of target, local draft and worker, before ``time_scale``; zeros without.
         time_scale: paces and delays are so many times longer than stated.
-        tokens: longest answer.
+        max_tokens: longest answer.
         baseline: name of the row that ratios are against.
         network: what the emulated WAN does beside its delay, in words.
         notes: what a reader has to know besides.
@@ -35,7 +36,7 @@ class Conditions:
     profile: str
     pace_ms: tuple[float, float, float]
     time_scale: float
-    tokens: int
+    max_tokens: int
     baseline: str
     network: str = ""
     notes: tuple[str, ...] = ()
@@ -103,8 +104,14 @@ class Results:
 
     @property
     def exact(self) -> bool:
-        """Every output is the target's own."""
-        return all(sample.exact for sample in self.samples)
+        """Every output is the target's own, and near-ties of floating point are no more than the rule allows."""
+        return all(sample.exact for sample in self.samples) and not self.too_many_near_ties
+
+    @property
+    def too_many_near_ties(self) -> bool:
+        """Whether there are more than :mod:`wanspec.exactness` allows in so many tokens."""
+        tokens = sum(int(sample.summary["output_tokens"]) for sample in self.samples)
+        return sum(sample.divergences for sample in self.samples) > max(1, tokens // TOKENS_PER_NEAR_TIE)
 
     def save(self, path: Path) -> None:
         """Write JSON lines that :func:`load` reads."""

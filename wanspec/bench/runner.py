@@ -124,8 +124,10 @@ class Runner:
     def _refer(self) -> None:
         """Let the target alone answer each prompt: the reference, which fills the caches for all policies alike."""
         numbers = range(len(self._plan.prompts))
-        for start in range(0, len(numbers), REFERENCES_AT_ONCE):
-            chosen = numbers[start : start + REFERENCES_AT_ONCE]
+        # Where results depend on the shape of a batch, references are made one at a time, as most answers are.
+        at_once = REFERENCES_AT_ONCE if self._session.strict else 1
+        for start in range(0, len(numbers), at_once):
+            chosen = numbers[start : start + at_once]
             for number, (tokens, summary) in zip(chosen, self._ask(Contender(TARGET_ONLY), chosen), strict=True):
                 if len(tokens) < FEWEST_TOKENS:
                     self.notes.append(f"Prompt {number} is left out: its answer has {len(tokens)} tokens.")

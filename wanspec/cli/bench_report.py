@@ -67,14 +67,14 @@ def show(results: Results, rows: Sequence[Row], warnings: Sequence[str], console
     console.print(KEY, style="dim")
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
-    console.print(exactness(rows), style="bold" if results.exact else "bold red")
+    console.print(exactness(results, rows), style="bold" if results.exact else "bold red")
     console.print(conditions(results), style="dim")
 
 
 def json_lines(results: Results, rows: Sequence[Row], warnings: Sequence[str]) -> list[str]:
     """One object a row; each says how it was measured."""
     told: dict[str, Any] = asdict(results.conditions) | {"warnings": list(warnings)}
-    return [json.dumps(row.as_dict() | told) for row in rows]
+    return [json.dumps(told | row.as_dict()) for row in rows]
 
 
 def write_html(results: Results, rows: Sequence[Row], warnings: Sequence[str], path: Path) -> None:
@@ -85,7 +85,7 @@ def write_html(results: Results, rows: Sequence[Row], warnings: Sequence[str], p
     """
     told = "".join(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in warnings)
     tables = "".join(f"<h2>{title}</h2>{_html(rows, columns)}" for title, columns in TABLES.items())
-    opening = f"<p>{escape(conditions(results))}</p><p>{escape(exactness(rows))}</p>{told}{tables}<p>{escape(KEY)}</p>"
+    opening = f"<p>{escape(conditions(results))}</p><p>{escape(exactness(results, rows))}</p>{told}{tables}<p>{escape(KEY)}</p>"
     save_html(make_figures(results, rows, ""), path, "Policies on real servers", opening)
 
 
@@ -106,18 +106,20 @@ def conditions(results: Results) -> str:
     return " ".join(
         [
             f"Measured {how.date} on {how.machine}: real Triton servers, {how.models} in {how.dtype}, {paced};",
-            f"{how.network}; answers of up to {how.tokens} tokens, prompts in the KV cache already.{scale}",
+            f"{how.network}; answers of up to {how.max_tokens} tokens, prompts in the KV cache already.{scale}",
             *how.notes,
         ]
     )
 
 
-def exactness(rows: Sequence[Row]) -> str:
+def exactness(results: Results, rows: Sequence[Row]) -> str:
     """Whether every output is the target's own."""
     wrong = [f"{row.policy} at RTT {row.rtt_ms:g} ms" for row in rows if not row.exact]
     if wrong:
         return f"NOT the target's own output: {', '.join(wrong)}. Please report it."
     tokens, ties = sum(row.tokens for row in rows), sum(row.divergences for row in rows)
+    if results.too_many_near_ties:
+        return f"NOT the target's own output: {ties} near-ties in {tokens} tokens are too many. Please report it."
     near = f", but for {ties} near-ties of floating point" if ties else ""
     return f"Every output is the target's own{near}: {tokens} tokens compared."
 

@@ -64,6 +64,7 @@ class FakeSession:
     """Answers every prompt with its own three tokens; ``wrong`` is a policy that answers with others."""
 
     chat = False
+    strict = True
     url = "127.0.0.1:1"
     target_model = "target"
     parameters: dict[str, str] = {}  # noqa: RUF012

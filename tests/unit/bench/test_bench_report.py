@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +17,7 @@ from wanspec.bench.warnings import find_warnings
 from wanspec.cli.bench_report import conditions, exactness, json_lines, show, write_html
 from wanspec.simulation.plots import save_png
 
+DOCS = (Path(__file__).parents[3] / "docs" / "bench.md").read_text()
 REMOTE = {"positions": {"remote": [[40, 30], [20, 5], [3, 1]]}, "remote_draft_passes": 9}
 
 
@@ -42,7 +45,7 @@ def test_tables_fit_80_columns_without_broken_words(measured):
     (line,) = [line for line in text.partition("RTT 150 ms")[2].splitlines() if " adaptive " in line][:1]
     assert " 0.86 ±0.11 " in line
     assert line.rstrip().endswith("yes")
-    assert "60% / -" in text
+    assert "57% / -" in text
 
 
 def test_conditions_and_warnings_are_part_of_it(measured):
@@ -57,9 +60,10 @@ def test_conditions_and_warnings_are_part_of_it(measured):
 
 
 def test_outputs_are_judged_in_words():
-    assert exactness(make_rows(results([sample()]))) == "Every output is the target's own: 10 tokens compared."
+    right = results([sample()])
+    assert exactness(right, make_rows(right)) == "Every output is the target's own: 10 tokens compared."
     wrong = results([sample(), sample("adaptive", exact=False)])
-    assert exactness(make_rows(wrong)).startswith("NOT the target's own output: adaptive at RTT 30 ms.")
+    assert exactness(wrong, make_rows(wrong)).startswith("NOT the target's own output: adaptive at RTT 30 ms.")
     assert " NO" in printed(wrong)
 
 
@@ -69,9 +73,16 @@ def test_json_lines_say_what_and_how(measured):
     assert lines[0]["policy"] == "local"
     for line in lines:
         assert line["exact"] is True
-        assert line["time_scale"] == 2.0
+        assert (line["time_scale"], line["tokens"], line["max_tokens"]) == (2.0, 40, 10)
         assert line["warnings"] == ["slow"]
         assert {"latency_p99_ms_interval", "wan_bytes_up_a_token", "acceptance_by_position", "machine"} < set(line)
+
+
+def test_the_docs_name_every_field(measured):
+    (line, *_) = (json.loads(line) for line in json_lines(measured, make_rows(measured), []))
+    rows = [row for row in DOCS.partition("| field |")[2].splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == {name for name in line if not name.endswith("_interval")}
 
 
 def test_figures_are_the_papers_and_more(measured):
