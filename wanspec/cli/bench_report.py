@@ -85,7 +85,8 @@ def write_html(results: Results, rows: Sequence[Row], warnings: Sequence[str], p
     """
     told = "".join(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in warnings)
     tables = "".join(f"<h2>{title}</h2>{_html(rows, columns)}" for title, columns in TABLES.items())
-    opening = f"<p>{escape(conditions(results))}</p><p>{escape(exactness(results, rows))}</p>{told}{tables}<p>{escape(KEY)}</p>"
+    said = "".join(f"<p>{escape(text)}</p>" for text in (conditions(results), exactness(results, rows)))
+    opening = f"{said}{told}{tables}<p>{escape(KEY)}</p>"
     save_html(make_figures(results, rows, ""), path, "Policies on real servers", opening)
 
 

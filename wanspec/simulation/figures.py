@@ -55,7 +55,7 @@ class Panel:
         curves: the lines.
         stated: what the paper says.
         steps: the curves are steps, as of a distribution function, and not lines between their points.
-        level: where a dotted line is drawn across; None for none.
+        level: where a dotted line is drawn across; None for shares of a whole, shown from 0 to 1.
     """
 
     quantity: str
@@ -75,7 +75,7 @@ class Figure:
         axis: label of the horizontal axis.
         conditions: how it was made, in a sentence.
         panels: what is drawn side by side.
-        names: of curves, in the order of their colours; as they come where empty.
+        names: of curves, in the order of their colours, for one legend of all panels; empty for one in each.
     """
 
     name: str

@@ -106,6 +106,10 @@ def _draw(figure: Figure) -> Canvas:
     FigureCanvasAgg(canvas)
     for place, panel in enumerate(figure.panels):
         _panel(canvas.add_subplot(rows, columns, place + 1), panel, figure)
+    if figure.names:
+        drawn = {line.get_label(): line for axes in canvas.axes for line in axes.get_legend_handles_labels()[0]}
+        lines = [drawn[name] for name in figure.names if name in drawn]
+        canvas.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     return canvas
 
 
@@ -131,14 +135,17 @@ def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
         )  # fmt: skip
     if panel.level is not None:
         axes.axhline(panel.level, color="#666", linewidth=0.8, linestyle=":")
+    else:
+        axes.set_ylim(-0.03, 1.03)
     from matplotlib.ticker import MaxNLocator
 
     if all(point.x == int(point.x) for curve in panel.curves for point in curve.points):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(figure.axis)
     axes.set_title(panel.quantity, fontsize=10)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, framealpha=0.85)
+    if not figure.names:
+        axes.legend(fontsize=8, framealpha=0.85)
 
 
 def _lowest(panel: Panel) -> float:
