@@ -14,6 +14,9 @@ LATE = 1.05
 BUSY = 0.8
 """With less of the cores idle, processes wait for each other."""
 
+OTHERS = 0.2
+"""Share of the cores above which what else runs here is told."""
+
 _Step = Callable[[Mapping[str, Any]], float | None]
 _STEPS: dict[str, _Step] = {
     "target": lambda summary: summary["target_ms"] / summary["rounds"] if summary["rounds"] else None,
@@ -25,7 +28,7 @@ _STEPS: dict[str, _Step] = {
 
 
 def find_warnings(results: Results) -> list[str]:
-    """Say where steps took longer than their pace, and where the processor was nearly full."""
+    """Say where steps took longer than their pace, and where the processor was nearly full or shared with others."""
     conditions = results.conditions
     found = []
     for (name, step), pace in zip(_STEPS.items(), conditions.pace_ms, strict=True):
@@ -36,9 +39,11 @@ def find_warnings(results: Results) -> list[str]:
                 f"{name}: a step took {median(times):.1f} ms, its pace is {wanted:.1f} ms: "
                 "this machine is too slow for it; raise --time-scale"
             )
-    if conditions.profile and results.usages:
-        busy, own = (over_time(results.usages, field) for field in ("busy", "own_busy"))
-        if busy > BUSY:
-            by_us = f", {own:.0%} by the deployment" if own else ""
-            found.append(f"the machine's cores were in use {busy:.0%} of the time{by_us}: raise --time-scale")
+    busy, own = (over_time(results.usages, field) for field in ("busy", "own_busy"))
+    if own and busy - own > OTHERS:
+        found.append(
+            f"other processes had {busy - own:.0%} of this machine's cores: times are not the deployment's alone"
+        )
+    if conditions.profile and busy > BUSY:
+        found.append(f"the machine's cores were in use {busy:.0%} of the time: raise --time-scale")
     return found

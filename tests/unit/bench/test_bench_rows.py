@@ -115,8 +115,10 @@ def test_a_machine_that_is_too_slow_is_told():
     assert "took 60.0 ms, its pace is 46.8 ms" in slow[0]
     unpaced = {"pace_ms": (0.0, 0.0, 0.0), "profile": ""}
     assert find_warnings(results([sample(target_ms=300.0)], [usage(busy=0.99)], **unpaced)) == []
-    (busy,) = find_warnings(results([sample()], [usage(busy=0.99, own_busy=0.4)]))
-    assert "in use 99% of the time, 40% by the deployment" in busy
+    (busy,) = find_warnings(results([sample()], [usage(busy=0.99, own_busy=0.9)]))
+    assert "in use 99% of the time" in busy
+    (others,) = find_warnings(results([sample()], [usage(busy=0.9, own_busy=0.4)], **unpaced))
+    assert "other processes had 50% of this machine's cores" in others
 
 
 def test_saved_results_are_put_together(tmp_path):
