@@ -135,6 +135,9 @@ class Runner:
                 self._references[number] = tokens
                 if summary["finish_reason"] == "stop":
                     self._stopped.add(number)
+        if any(contender.policy == NATIVE for contender in self._plan.contenders):
+            for number in self._references:  # now, lest these requests be measured with the engine's
+                self._session.prompt_ids(self._plan.prompts[number].text(self._session.chat))
         if not self._references:
             raise ServerError("no prompt has an answer of two tokens; the model ends at once: try --ignore-end")
 
@@ -158,38 +161,27 @@ class Runner:
         self.notes.append(f"At RTT {rtt_ms:g} ms the endpoint measured {found}, unscaled, after the warm-up.")
 
     def _measure(self, contender: Contender, numbers: Sequence[int], rtt_ms: float, concurrency: int) -> None:
+        place = contender.name, rtt_ms, concurrency
         sent, before, began = self._meter.wan_bytes(), self._meter.read(), time.perf_counter()
         answers = self._ask(contender, numbers)
         wall_ms, after = 1e3 * (time.perf_counter() - began), self._meter.read()
         time.sleep((SETTLE_MS + rtt_ms * self._plan.time_scale) / 1e3)
-        came = self._meter.wan_bytes()
+        came = self._meter.wan_bytes() if contender.policy != NATIVE else None
+        up, down = (None, None) if sent is None or came is None else (came[0] - sent[0], came[1] - sent[1])
         for number, (tokens, summary) in zip(numbers, answers, strict=True):
-            found = self._check(contender, number, tokens)
-            self.samples.append(
-                Sample(
-                    contender.name,
-                    rtt_ms,
-                    concurrency,
-                    number,
-                    self._plan.prompts[number].category,
-                    summary,
-                    self._session.holds(found),
-                    len(found.divergences),
-                )
-            )
-        known = sent is not None and came is not None and contender.policy != NATIVE
+            found, category = self._check(contender, number, tokens), self._plan.prompts[number].category
+            exact = self._session.holds(found)
+            self.samples.append(Sample(*place, number, category, summary, exact, len(found.divergences)))
         cpu = {name: ms - before.cpu_ms.get(name, ms) for name, ms in after.cpu_ms.items()}
         passed = max(1.0, after.all_ms - before.all_ms)
         self.usages.append(
             Usage(
-                contender.name,
-                rtt_ms,
-                concurrency,
+                *place,
                 wall_ms,
                 tokens=sum(summary["output_tokens"] for _, summary in answers),
                 rounds=sum(summary["rounds"] for _, summary in answers),
-                wan_up=came[0] - sent[0] if known and came and sent else None,
-                wan_down=came[1] - sent[1] if known and came and sent else None,
+                wan_up=up,
+                wan_down=down,
                 cpu_ms={name: round(ms, 1) for name, ms in cpu.items()},
                 busy=(after.busy_ms - before.busy_ms) / passed,
                 own_busy=sum(cpu.values()) / passed,

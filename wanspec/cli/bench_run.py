@@ -20,7 +20,7 @@ from wanspec.cli.regions import MOST_RTT_MS, Pace, choose_models, engines, link_
 from wanspec.cli.render import make_console
 from wanspec.cli.simulation_options import contenders, progress
 from wanspec.core.policies import make_policy
-from wanspec.errors import ConfigError, InvalidRequestError
+from wanspec.errors import ConfigError, InvalidRequestError, ServerError
 from wanspec.network.shape import LinkShape
 from wanspec.prompts import bench_prompts
 from wanspec.simulation.setup import Contender
@@ -66,6 +66,9 @@ def bench_own(options: dict[str, Any]) -> Results:
             deployment.relay.set(delay_ms=rtt_ms / 2)
 
         results = _run(session, plan, Meter(deployment), set_rtt, conditions)
+        for server in (deployment.controller, deployment.worker):
+            if not server.running:
+                raise ServerError(f"server {server.name}: it ended while it was measured; see its log: {server.log}")
     for server in () if options["keep_logs"] else (deployment.controller, deployment.worker):
         server.log.unlink(missing_ok=True)
     return results
