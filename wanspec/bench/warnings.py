@@ -44,6 +44,6 @@ def find_warnings(results: Results) -> list[str]:
         found.append(
             f"other processes had {busy - own:.0%} of this machine's cores: times are not the deployment's alone"
         )
-    if conditions.profile and busy > BUSY:
+    elif conditions.profile and busy > BUSY:
         found.append(f"the machine's cores were in use {busy:.0%} of the time: raise --time-scale")
     return found
