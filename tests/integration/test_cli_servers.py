@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import wait_for_worker
-from wanspec.cli.reference import Reference, next_logits
+from wanspec.bench.reference import next_logits
+from wanspec.bench.session import Session
 from wanspec.cli.regions import Pace, engines
 from wanspec.core.costs import CostModel, CostTable
 from wanspec.core.eventlog import read_log
@@ -252,19 +253,19 @@ def test_refusals_of_the_endpoint_are_messages(up: Up, tmp_path: Path) -> None:
 
 
 def test_a_difference_is_judged_by_the_targets_own_logits(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = WanspecClient(up.endpoints["grpc"])
-    tokens = client.ask(PROMPT, max_tokens=12, policy="target_only").result().tokens
-    reference = Reference(client, resolve("small-target"), PROMPT, False, tokens)
-    assert reference.check(tokens, "wanspec", {}).identical
+    session = Session(up.endpoints["grpc"])
+    assert session.target_dir == resolve("small-target")
+    tokens = session.ask(PROMPT, "target_only", max_tokens=12).result().tokens
+    assert session.check(PROMPT, tokens, tokens, "wanspec").identical
     wrong = [*tokens[:3], tokens[3] + 1, *tokens[4:]]
-    judged = reference.check(wrong, "wanspec", {})
+    judged = session.check(PROMPT, tokens, wrong, "wanspec")
     (divergence,) = judged.divergences
     assert (divergence.position, divergence.expected, divergence.actual) == (3, tokens[3], tokens[3] + 1)
     assert divergence.margin > 1e-3
     assert not judged.holds
     # Were it a near-tie, the same policy would be asked again from the reference's prefix, and would agree.
     monkeypatch.setattr("wanspec.exactness.MARGIN", 1e9)
-    judged = reference.check(wrong, "wanspec", {})
+    judged = session.check(PROMPT, tokens, wrong, "wanspec")
     assert len(judged.divergences) == 1
     assert judged.holds
     assert judged.divergences[0].margin == divergence.margin

@@ -18,9 +18,9 @@ from wanspec.cli.render import make_console, table
 from wanspec.cli.simulation_options import contenders, make_setup, progress, simulation_options
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ServerError
+from wanspec.prompts import RECORDED
 from wanspec.simulation.advice import Advice, advise, requests_of
 from wanspec.simulation.experiment import processors
-from wanspec.simulation.prompts import PROMPTS
 from wanspec.simulation.setup import Contender
 from wanspec.triton.client import WanspecClient
 
@@ -93,7 +93,7 @@ def _ask(url: str) -> Live:
     """
     client = WanspecClient(url)
     endpoint_parameters(client, url)
-    summaries = [client.ask(p, max_tokens=64, policy="wanspec").result().summary for p in PROMPTS[:_ASKED]]
+    summaries = [client.ask(p, max_tokens=64, policy="wanspec").result().summary for p in RECORDED[:_ASKED]]
     rtts = [s["rtt_ms"] for s in summaries if s.get("rtt_ms")]
     passes = sum(s["local_draft_passes"] for s in summaries)
     drafted = sum(s["drafted_remote"] + s["drafted_local"] for s in summaries)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from wanspec.bench.session import TARGET_ONLY, Session
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.comparison import (
     Figures,
@@ -26,27 +27,18 @@ from wanspec.cli.comparison import (
 from wanspec.cli.generate import stream
 from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display, running
-from wanspec.cli.reference import Reference
 from wanspec.cli.regions import Pace, PaceType, choose_models, engines
 from wanspec.cli.render import Painter, find_tokenizer, legend, make_console, styles_of
-from wanspec.errors import ServerError
 from wanspec.exactness import Exactness
 from wanspec.models import PAIRS
 from wanspec.network.shape import LinkShape
-from wanspec.triton.client import Answer, Pending, WanspecClient
+from wanspec.prompts import DEMO
+from wanspec.triton.client import Answer, Pending
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings, with_stored_costs
 
-SPLIT, LOCAL, TARGET_ONLY = "adaptive", "local", "target_only"
+SPLIT, LOCAL = "adaptive", "local"
 POLICIES = (SPLIT, "wanspec", LOCAL, TARGET_ONLY)
-PROMPTS = {
-    "smollm2": (
-        "Write a short email to my landlord: the kitchen tap is leaking.",
-        "What is the capital of France, and what is it famous for?",
-    ),
-    "small": ("The history of the city begins with", "In the morning the children went to"),
-}
-LINK_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +162,21 @@ class _Demo:
     def __init__(self, deployment: Deployment, options: Options, console: Console) -> None:
         self._options = options
         self._console = console
-        self._target = deployment.settings.regions.target_dir
-        self._client = WanspecClient(deployment.controller.grpc_endpoint)
-        self._parameters = self._client.parameters()
-        self._chat = self._parameters.get("chat_template") == "yes"
+        self._session = Session(deployment.controller.grpc_endpoint)
+        self._prompts = DEMO[options.pair]
 
     def run(self) -> Result:
         """Ask, compare."""
-        self._await_link()
-        tokenizer = find_tokenizer(self._parameters)
+        self._session.await_worker(self._prompts[0], SPLIT, "see its log (--keep-logs)")
+        tokenizer = find_tokenizer(self._session.parameters)
         styles = styles_of(self._console)
         if self._console.is_terminal:
             self._console.print(legend(tokenizer is not None, styles=styles))
-        prompts = PROMPTS[self._options.pair]
-        for prompt in prompts:  # once each, lest the first policy alone pay for the target's prefill
-            self._ask(prompt, TARGET_ONLY, 1).result()
+        for prompt in self._prompts:  # once each, lest the first policy alone pay for the target's prefill
+            self._session.ask(prompt, TARGET_ONLY, max_tokens=1).result()
         # Interleaved: what else the machine does meanwhile falls on all policies alike.
         answers: dict[tuple[str, int], Answer] = {}
-        for number, prompt in enumerate(prompts):
+        for number, prompt in enumerate(self._prompts):
             self._console.print(f"\n> {prompt}", style="bold")
             answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), Painter(tokenizer, styles), self._console)
             self._console.print(legend(True, answers[SPLIT, number].origins, styles))
@@ -196,34 +185,18 @@ class _Demo:
                     display.show("policy", f"the same prompt with policy {policy}")
                     answers[policy, number] = self._ask(prompt, policy).result()
         runs = [Run(policy, number, answer.summary) for (policy, number), answer in answers.items()]
-        exact = {policy: self._check(policy, prompts, answers) for policy in POLICIES if policy != TARGET_ONLY}
+        exact = {policy: self._check(policy, answers) for policy in POLICIES if policy != TARGET_ONLY}
         rows = [figures(policy, runs, exact.get(policy)) for policy in POLICIES]
         return Result(self._options, tuple(runs), tuple(rows), reduce(add, exact.values()))
 
-    def _ask(self, prompt: str, policy: str, max_tokens: int | None = None) -> Pending:
-        length = max_tokens or self._options.max_tokens
-        return self._client.ask(prompt, chat=self._chat, max_tokens=length, policy=policy)
+    def _ask(self, prompt: str, policy: str) -> Pending:
+        return self._session.ask(prompt, policy, max_tokens=self._options.max_tokens)
 
-    def _await_link(self) -> None:
-        """Warm the engines up until the worker has joined.
-
-        Raises:
-            ServerError: it has not within 20 s.
-        """
-        deadline = time.monotonic() + LINK_TIMEOUT_S
-        while True:
-            answer = self._client.ask(PROMPTS[self._options.pair][0], max_tokens=4, policy=SPLIT).result()
-            if answer.summary["rtt_ms"] is not None:
-                return
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"the worker has not joined within {LINK_TIMEOUT_S:g} s; see its log (--keep-logs), or try again"
-                )
-
-    def _check(self, policy: str, prompts: tuple[str, ...], answers: dict[tuple[str, int], Answer]) -> Exactness:
-        checks = []
-        for number, prompt in enumerate(prompts):
-            reference = answers[TARGET_ONLY, number].tokens
-            judge = Reference(self._client, self._target, prompt, self._chat, reference)
-            checks.append(judge.check(answers[policy, number].tokens, policy, {}))
-        return reduce(add, checks)
+    def _check(self, policy: str, answers: dict[tuple[str, int], Answer]) -> Exactness:
+        return reduce(
+            add,
+            (
+                self._session.check(prompt, answers[TARGET_ONLY, number].tokens, answers[policy, number].tokens, policy)
+                for number, prompt in enumerate(self._prompts)
+            ),
+        )

@@ -5,7 +5,20 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import advise, calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
+from wanspec.cli import (
+    advise,
+    bench,
+    calibrate,
+    conformance,
+    demo,
+    doctor,
+    generate,
+    models,
+    record,
+    reproduce,
+    simulate,
+    up,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,6 +32,7 @@ def cli() -> None:
       wanspec demo                two regions, two prompts, what the split saved
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
+      wanspec bench               policies side by side on real servers
       wanspec advise --rtt 30     would a worker pay here? By simulation
 
     \b
@@ -42,5 +56,6 @@ for command in (
     reproduce.reproduce,
     advise.advise_command,
     record.record,
+    bench.bench,
 ):
     cli.add_command(command)

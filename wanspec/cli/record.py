@@ -11,8 +11,8 @@ from wanspec.cli.progress import ModelProgress
 from wanspec.cli.simulation_options import progress
 from wanspec.errors import ConfigError
 from wanspec.models import PAIRS, check_pair, resolve
+from wanspec.prompts import RECORDED
 from wanspec.simulation.catalogue import read_lines
-from wanspec.simulation.prompts import PROMPTS
 from wanspec.simulation.traces import TracePair, write_trace
 
 _AT_ONCE = 8
@@ -58,7 +58,7 @@ def record(
       wanspec record small.trace.gz
       wanspec record smollm2.trace.gz --pair smollm2 --count 8
     """
-    texts = [line for line in read_lines(prompts) if line.strip()] if prompts is not None else list(PROMPTS)
+    texts = [line for line in read_lines(prompts) if line.strip()] if prompts is not None else list(RECORDED)
     if not texts:
         raise ConfigError("prompts", f"{prompts} holds no prompt")
     names = (target or PAIRS[pair][0], draft or PAIRS[pair][1])

@@ -21,6 +21,7 @@ from wanspec.triton.regions import EngineSettings
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 WEIGHTS = ("same", "int8")
+MOST_RTT_MS = 10_000.0
 STANDARD_PORTS: Mapping[str, int] = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -65,8 +66,15 @@ class PaceType(click.ParamType[Pace]):
 
 def network_options(function: Function) -> Function:
     """``--rtt-ms`` and the other properties of the emulated WAN."""
+    rtt = click.option(
+        "--rtt-ms", type=click.FloatRange(0, MOST_RTT_MS), default=30.0, show_default=True, help="Round trip."
+    )
+    return _all([rtt], link_options(function))
+
+
+def link_options(function: Function) -> Function:
+    """Properties of the emulated WAN beside its round trip."""
     options = [
-        click.option("--rtt-ms", type=click.FloatRange(0, 10_000), default=30.0, show_default=True, help="Round trip."),
         click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="One-way delay varies by this much."),
         click.option("--rate-mbps", type=click.FloatRange(0, min_open=True), help="Bandwidth; default: unlimited."),
         click.option("--loss", type=click.FloatRange(0, 0.5), default=0.0, help="Share of packets lost, 0 to 0.5."),
@@ -76,8 +84,15 @@ def network_options(function: Function) -> Function:
 
 def engine_options(function: Function) -> Function:
     """How the engines run."""
+    dtype = click.option(
+        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."
+    )
+    return _all([dtype], machine_options(function))
+
+
+def machine_options(function: Function) -> Function:
+    """How the engines run, but for ``--dtype``."""
     options = [
-        click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."),
         click.option(
             "--weights", type=click.Choice(WEIGHTS), default="same", help="Of linear layers: as --dtype, or int8."
         ),

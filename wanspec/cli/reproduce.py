@@ -15,7 +15,7 @@ from wanspec.errors import ConfigError
 from wanspec.simulation.catalogue import make_source
 from wanspec.simulation.experiment import processors
 from wanspec.simulation.figures import Figure, agreements, markdown
-from wanspec.simulation.plots import save_html, save_png
+from wanspec.simulation.plots import save_png, save_reproduction
 from wanspec.simulation.reproduction import Reproduction, requests_of
 from wanspec.simulation.setup import Setup
 from wanspec.simulation.timings import timing
@@ -72,7 +72,7 @@ def reproduce(
                 )
             )
         _write(made[-1], out)
-    save_html(made, out / "figures.html")
+    save_reproduction(made, out / "figures.html")
     click.echo(f"written to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())), err=True)
 
 

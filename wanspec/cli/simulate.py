@@ -70,9 +70,9 @@ def rows_view(rows: list[Row]) -> Group:
         view.add_row(
             f"{row.rtt_ms:g}" if before != row.rtt_ms else "",
             f"{row.policy} {row.note}".strip(),
-            _cell(found.latency_ratio, 1.0, ".3f"),
-            _cell(found.draft_passes_saved, 100.0, ".0f", "%"),
-            _cell(found.scarce_gpu_ratio, 1.0, ".3f"),
+            cell(found.latency_ratio, 1.0, ".3f"),
+            cell(found.draft_passes_saved, 100.0, ".0f", "%"),
+            cell(found.scarce_gpu_ratio, 1.0, ".3f"),
             f"{found.latency_ms:.0f}",
             f"{found.tokens_a_round:.2f}",
         )
@@ -81,7 +81,8 @@ def rows_view(rows: list[Row]) -> Group:
     return Group(view, Text(key, style="dim"))
 
 
-def _cell(estimate: Estimate, scale: float, form: str, unit: str = "") -> str:
+def cell(estimate: Estimate, scale: float, form: str, unit: str = "") -> str:
+    """An estimate, and half of its interval."""
     half = (estimate.high - estimate.low) / 2 * scale
     spread = f" ±{half:{form}}" if half else ""
     return f"{estimate.value * scale:{form}}{unit}{spread}"

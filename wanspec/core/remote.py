@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from wanspec.core.arrivals import Sighting
@@ -35,6 +36,8 @@ class RemoteDrafts:
         self._hashes = PrefixHashes()
         self._nodes: dict[int, Node] = {}
         self._passes_seen = 0
+        self._firsts: list[int] = []
+        self._used: set[int] = set()
         self._outgoing: list[Message] = []
 
     def start(self, link: int) -> None:
@@ -45,12 +48,26 @@ class RemoteDrafts:
         self.open = True
         self._nodes = {}
         self._passes_seen = 0
+        self._firsts, self._used = [], set()
         self._outgoing.clear()
         tokens = self._tree.tokens
         self._hash_all()
         self._queue(
             Open(self._number, self.epoch, tuple(tokens), self._hashes[len(tokens)], self._drafting, self._traceparent)
         )
+
+    def committing(self, tokens: Sequence[int]) -> None:
+        """Count passes of the worker that foresaw some of these tokens, before the tree descends along them."""
+        node: Node | None = self._tree.root
+        for token in tokens:
+            assert node is not None
+            node = node.child(token)
+            if node is None:
+                return
+            made_by = bisect_right(self._firsts, node.number)
+            if self._nodes.get(node.number) is node and made_by not in self._used:
+                self._used.add(made_by)
+                self._tally.remote_passes_used += 1
 
     def commit(self, tokens: Sequence[int]) -> None:
         """Tell the worker of tokens that have just been committed to the tree."""
@@ -92,6 +109,8 @@ class RemoteDrafts:
             return False
         self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
         self._passes_seen = max(self._passes_seen, drafts.passes)
+        if not self._firsts or drafts.first > self._firsts[-1]:
+            self._firsts.append(drafts.first)
         ranks: dict[int, int] = {}
         self.passed = {}
         tree, nodes, tally = self._tree, self._nodes, self._tally

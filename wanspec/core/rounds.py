@@ -43,7 +43,11 @@ class Round:
 
 @dataclass(slots=True)
 class Tally:
-    """Counters of one sequence. Times in ms, bytes without gRPC and TCP framing."""
+    """Counters of one sequence. Times in ms, bytes without gRPC and TCP framing.
+
+    ``remote_passes_used`` counts passes of which at least one node became text. ``positions`` holds, by who proposed a
+    draft, for each place in the verified chain how many drafts were verified there, and how many accepted.
+    """
 
     rounds: int = 0
     drafted_remote: int = 0
@@ -52,6 +56,7 @@ class Tally:
     accepted_local: int = 0
     local_draft_passes: int = 0
     remote_draft_passes: int = 0
+    remote_passes_used: int = 0
     remote_nodes: int = 0
     stale_nodes: int = 0
     waits: int = 0
@@ -64,8 +69,21 @@ class Tally:
     epochs: int = 0
     desyncs: int = 0
     engine_retries: int = 0
+    positions: dict[str, list[list[int]]] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+
+    def verified(self, place: int, origin: Origin, accepted: bool) -> None:
+        """Count a draft at its place in the verified chain, from 0."""
+        remote = origin is Origin.REMOTE
+        self.drafted_remote += remote
+        self.drafted_local += not remote
+        self.accepted_remote += remote and accepted
+        self.accepted_local += not remote and accepted
+        counts = self.positions.setdefault(origin.label, [])
+        counts += [[0, 0] for _ in range(len(counts), place + 1)]
+        counts[place][0] += 1
+        counts[place][1] += accepted
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""

@@ -250,7 +250,7 @@ class Sequence:
     def summary(self, reason: str, now: float) -> dict[str, object]:
         """What the request cost, as plain values."""
         first = self._first_token
-        rtt = self.estimators.median("rtt")
+        rtt, worker_pass = self.estimators.median("rtt"), self.estimators.median("pass")
         return {
             "policy": self.policy.name,
             "regime": self.policy.regime,
@@ -260,6 +260,7 @@ class Sequence:
             "latency_ms": round(now - self._submitted, 3),
             "ttft_ms": None if first is None else round(first - self._submitted, 3),
             "rtt_ms": None if rtt is None else round(rtt, 3),
+            "pass_ms": None if worker_pass is None else round(worker_pass, 3),
             "seed": None if self.request.sampling.greedy else self.request.sampling.seed,
             **self.tally.as_dict(),
         }
@@ -349,12 +350,8 @@ class Sequence:
         tally.target_ms += event.engine_ms
         self._retries_left = self._config.engine_retries
         for index, node in enumerate(path):
-            remote = node.origin is Origin.REMOTE
-            tally.drafted_remote += remote
-            tally.drafted_local += not remote
-            if index < min(accepted, len(committed)):
-                tally.accepted_remote += remote
-                tally.accepted_local += not remote
+            tally.verified(index, node.origin, index < min(accepted, len(committed)))
+        self.remote.committing(committed)
         done = self._round
         done.drafted = tuple(node.token for node in path)
         done.origins = tuple(node.origin for node in path)

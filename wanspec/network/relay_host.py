@@ -194,6 +194,11 @@ class RelayProcess(_Hosted):
         while not self._answers.empty():
             self._keep(self._answers.get())
 
+    @property
+    def pid(self) -> int | None:
+        """The process id, None when it is not running."""
+        return self._process.pid if self._process is not None else None
+
     def set(self, **changes: object) -> None:
         """Change the path; see ``Relay.set``."""
         with self._lock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,18 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def estimates_as_dict(values: Any) -> dict[str, Any]:
+    """Fields of a dataclass as plain values, for JSON: each estimate with its interval beside it."""
+    row: dict[str, Any] = {}
+    for name, value in asdict(values).items():
+        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
+            row[name] = round(value["value"], 4)
+            row[f"{name}_interval"] = [round(value["low"], 4), round(value["high"], 4)]
+        else:
+            row[name] = round(value, 4) if isinstance(value, float) else value
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +63,44 @@ def compare(policy: Sequence[Measured], baseline: Sequence[Measured]) -> Compari
     """Compare measurements of the same requests, in the same order."""
     if len(policy) != len(baseline) or not policy:
         raise ValueError(f"{len(policy)} and {len(baseline)} requests cannot be paired")
-    latency = _array([p.latency_ms / b.latency_ms for p, b in zip(policy, baseline, strict=True)])
-    scarce = _array([p.scarce_ms / b.scarce_ms for p, b in zip(policy, baseline, strict=True)])
-    saved = _array(
-        [1.0 - p.draft_passes / b.draft_passes for p, b in zip(policy, baseline, strict=True) if b.draft_passes]
-    )
+    latency = [p.latency_ms / b.latency_ms for p, b in zip(policy, baseline, strict=True)]
+    saved = [1.0 - p.draft_passes / b.draft_passes for p, b in zip(policy, baseline, strict=True) if b.draft_passes]
     tokens = sum(p.tokens for p in policy)
     return Comparison(
-        _median(latency),
-        _median(saved) if len(saved) else Estimate(0.0, 0.0, 0.0),
-        _median(scarce),
-        _mean(latency),
+        median(latency),
+        median(saved),
+        ratios([p.scarce_ms for p in policy], [b.scarce_ms for b in baseline]),
+        mean(latency),
         float(np.median([p.latency_ms for p in policy])),
         tokens / max(1, sum(p.rounds for p in policy)),
         sum(p.remote_passes for p in policy) / max(1, tokens),
     )
 
 
-def _array(values: list[float]) -> NDArray[np.float64]:
-    return np.array(values, dtype=np.float64)
+def ratios(policy: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """Median of paired ratios."""
+    return median([p / b for p, b in zip(policy, baseline, strict=True) if b])
 
 
-def _median(values: NDArray[np.float64]) -> Estimate:
-    return _estimate(float(np.median(values)), np.median(_resampled(values), axis=1))
+def median(values: Sequence[float]) -> Estimate:
+    """Median with its interval; 0 of nothing."""
+    return quantile(values, 0.5)
 
 
-def _mean(values: NDArray[np.float64]) -> Estimate:
-    return _estimate(float(np.mean(values)), np.mean(_resampled(values), axis=1))
+def quantile(values: Sequence[float], q: float) -> Estimate:
+    """Quantile with its interval; 0 of nothing."""
+    return _estimate(values, partial(np.quantile, q=q))
 
 
-def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    chosen = np.random.default_rng(_SEED).integers(0, len(values), (RESAMPLES, len(values)))
-    resampled: NDArray[np.float64] = values[chosen]
-    return resampled
+def mean(values: Sequence[float]) -> Estimate:
+    """Mean with its interval; 0 of nothing."""
+    return _estimate(values, np.mean)
 
 
-def _estimate(value: float, resamples: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(resamples, (0.05, 0.95))
-    return Estimate(value, float(low), float(high))
+def _estimate(values: Sequence[float], statistic: Callable[..., Any]) -> Estimate:
+    if not values:
+        return Estimate(0.0, 0.0, 0.0)
+    array: NDArray[np.float64] = np.array(values, dtype=np.float64)
+    chosen = np.random.default_rng(_SEED).integers(0, len(array), (RESAMPLES, len(array)))
+    low, high = np.quantile(statistic(array[chosen], axis=1), (0.05, 0.95))
+    return Estimate(float(statistic(array)), float(low), float(high))

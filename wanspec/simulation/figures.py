@@ -48,22 +48,34 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Curves of one quantity."""
+    """Curves of one quantity.
+
+    Attributes:
+        quantity: what the vertical axis is.
+        curves: the lines.
+        stated: what the paper says.
+        steps: the curves are steps, as of a distribution function, and not lines between their points.
+        level: where a dotted line is drawn across; None for shares of a whole, shown from 0 to 1.
+    """
 
     quantity: str
     curves: tuple[Curve, ...]
     stated: tuple[Stated, ...] = ()
+    steps: bool = False
+    level: float | None = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one figure of the paper shows, made anew.
+    """What is shown together, such as one figure of the paper, made anew.
 
     Attributes:
-        name: the paper's: fig7, fig8, fig9.
+        name: the paper's (fig7, fig8, fig9), or another.
         title: what is shown.
         axis: label of the horizontal axis.
         conditions: how it was made, in a sentence.
+        panels: what is drawn side by side.
+        names: of curves, in the order of their colours, for one legend of all panels; empty for one in each.
     """
 
     name: str
@@ -71,6 +83,12 @@ class Figure:
     axis: str
     conditions: str
     panels: tuple[Panel, ...]
+    names: tuple[str, ...] = ()
+
+    def colour(self, name: str) -> int:
+        """A curve's place among the colours: the same in every panel."""
+        drawn = (curve.name for panel in self.panels for curve in panel.curves)
+        return list(dict.fromkeys((*self.names, *drawn))).index(name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#7b4ea3", "#8c6d1f")
+COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#7b4ea3", "#8c6d1f", "#444444", "#17a2a2", "#e07b39")
+_COLUMNS = 2
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0}
-td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left}.differs{color:#b00020}"""
+td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left}.differs,.warning{color:#b00020}
+.wide{overflow-x:auto;font-size:.85rem}.wide td,.wide th{white-space:nowrap}"""
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -30,20 +33,43 @@ def save_png(figure: Figure, path: Path) -> None:
     _draw(figure).savefig(path, dpi=150)
 
 
-def save_html(figures: Sequence[Figure], path: Path) -> None:
-    """Write all figures, with what the paper states beside ours, as one page.
+def save_reproduction(figures: Sequence[Figure], path: Path) -> None:
+    """Write the paper's figures, with what it states beside ours, as one page.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    save_html(
+        figures,
+        path,
+        "The paper's figures, made anew",
+        "<p>Lines: ours, with 90% intervals. Squares: what the paper's text states (arXiv 2602.18931), at the curve of "
+        "the same colour.</p>",
+    )
+
+
+def save_html(figures: Sequence[Figure], path: Path, title: str, opening: str) -> None:
+    """Write figures as one page that needs nothing beside it. ``opening``: HTML that comes before them.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
     body = "".join(_section(figure) for figure in figures)
-    title = "The paper's figures, made anew"
     path.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1><p>Lines: ours, with 90% intervals. Squares: what the paper's text states "
-        f"(arXiv 2602.18931), at the curve of the same colour.</p>{body}</html>\n",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+        f"<h1>{escape(title)}</h1>{opening}{body}</html>\n",
         encoding="utf-8",
     )
+
+
+def require_matplotlib() -> None:
+    """Find out before the work whether its figures can be drawn.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("plots", 'matplotlib is missing: pip install "wanspec[plots]"')
 
 
 def _section(figure: Figure) -> str:
@@ -53,9 +79,8 @@ def _section(figure: Figure) -> str:
         f"<td class={'agrees' if each.agrees else 'differs'}>{'agrees' if each.agrees else 'differs'}"
         for each in agreements(figure)
     )
-    return (
-        f"<h2>{figure.name}: {escape(figure.title)}</h2><p>{escape(figure.conditions)}</p>{_svg(figure)}"
-        f"<table><tr><th>the paper says<th>curve<th>at<th>stated<th>ours<th></tr>{rows}</table>"
+    return f"<h2>{figure.name}: {escape(figure.title)}</h2><p>{escape(figure.conditions)}</p>{_svg(figure)}" + (
+        f"<table><tr><th>the paper says<th>curve<th>at<th>stated<th>ours<th></tr>{rows}</table>" if rows else ""
     )
 
 
@@ -71,25 +96,31 @@ def _svg(figure: Figure) -> str:
 
 
 def _draw(figure: Figure) -> Canvas:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        raise ConfigError("plots", 'matplotlib is missing: pip install "wanspec[plots]"') from error
-    canvas = Canvas(figsize=(6.2 * len(figure.panels), 4.6), layout="constrained")
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    columns = min(_COLUMNS, len(figure.panels))
+    rows = -(-len(figure.panels) // columns)
+    canvas = Canvas(figsize=(6.2 * columns, 4.6 * rows), layout="constrained")
     FigureCanvasAgg(canvas)
     for place, panel in enumerate(figure.panels):
-        _panel(canvas.add_subplot(1, len(figure.panels), place + 1), panel, figure.axis)
+        _panel(canvas.add_subplot(rows, columns, place + 1), panel, figure)
+    if figure.names:
+        drawn = {line.get_label(): line for axes in canvas.axes for line in axes.get_legend_handles_labels()[0]}
+        lines = [drawn[name] for name in figure.names if name in drawn]
+        canvas.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     return canvas
 
 
-def _panel(axes: Axes, panel: Panel, axis: str) -> None:
-    colours = {}
-    for curve, colour in zip(panel.curves, COLOURS * len(panel.curves), strict=False):
-        colours[curve.name] = colour
+def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
+    colours = {curve.name: COLOURS[figure.colour(curve.name) % len(COLOURS)] for curve in panel.curves}
+    for curve in panel.curves:
+        colour = colours[curve.name]
         places = [point.x for point in curve.points]
-        marker = "o" if len(places) <= 20 else ""
-        axes.plot(places, [p.y.value for p in curve.points], marker=marker, ms=4, color=colour, label=curve.name)
+        marker, style = ("", "steps-post") if panel.steps else ("o" if len(places) <= 20 else "", "default")
+        values = [p.y.value for p in curve.points]
+        axes.plot(places, values, marker=marker, ms=4, color=colour, label=curve.name, drawstyle=style)
         lows, highs = [p.y.low for p in curve.points], [p.y.high for p in curve.points]
         axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)
     told: set[str] = set()
@@ -102,11 +133,19 @@ def _panel(axes: Axes, panel: Panel, axis: str) -> None:
             [stated.x], [middle], yerr=[[middle - low], [high - middle]], fmt="s", ms=9, mew=2, capsize=5,
             mfc="none", color=colours[stated.curve], label=label,
         )  # fmt: skip
-    axes.axhline(1.0, color="#666", linewidth=0.8, linestyle=":")
-    axes.set_xlabel(axis)
+    if panel.level is not None:
+        axes.axhline(panel.level, color="#666", linewidth=0.8, linestyle=":")
+    else:
+        axes.set_ylim(-0.03, 1.03)
+    from matplotlib.ticker import MaxNLocator
+
+    if all(point.x == int(point.x) for curve in panel.curves for point in curve.points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(figure.axis)
     axes.set_title(panel.quantity, fontsize=10)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, framealpha=0.85)
+    if not figure.names:
+        axes.legend(fontsize=8, framealpha=0.85)
 
 
 def _lowest(panel: Panel) -> float:

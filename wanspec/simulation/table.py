@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from wanspec.core.policies import POLICIES
-from wanspec.simulation.comparison import Comparison, compare
+from wanspec.simulation.comparison import Comparison, compare, estimates_as_dict
 from wanspec.simulation.experiment import run
 from wanspec.simulation.oracle import bound
 from wanspec.simulation.setup import Contender, Measured, Setup
@@ -33,12 +33,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: each estimate with its interval beside it."""
         row: dict[str, Any] = {"policy": self.policy, "rtt_ms": self.rtt_ms, "leaves": self.leaves}
-        for name, value in asdict(self.found).items():
-            if isinstance(value, dict):
-                row[name] = round(value["value"], 4)
-                row[f"{name}_interval"] = [round(value["low"], 4), round(value["high"], 4)]
-            else:
-                row[name] = round(value, 4)
+        row |= estimates_as_dict(self.found)
         return row | ({"note": self.note} if self.note else {})
 
 

@@ -58,6 +58,7 @@ def test_the_summary_has_every_field():
         "latency_ms",
         "ttft_ms",
         "rtt_ms",
+        "pass_ms",
         "seed",
     ]
     assert list(documented("The summary")) == [*of_sequence, *Tally().as_dict()]

@@ -16,7 +16,7 @@ from wanspec.simulation.comparison import Estimate, compare
 from wanspec.simulation.experiment import measure
 from wanspec.simulation.figures import Curve, Figure, Panel, Point, Stated, agreements, markdown
 from wanspec.simulation.gpu import Costs, Job, ScarceGpu
-from wanspec.simulation.plots import save_html, save_png
+from wanspec.simulation.plots import save_png, save_reproduction
 from wanspec.simulation.setup import Contender, Setup
 from wanspec.simulation.timings import TIMINGS, timing
 from wanspec.simulation.traces import TracePair, TraceRow, TraceText, read_trace, write_trace
@@ -159,7 +159,7 @@ def test_a_figure_says_where_it_agrees(tmp_path):
     assert [each.agrees for each in agreements(figure())] == [True, False]
     assert "| 10 | 0.700 (0.600 to 0.800) |" in markdown(figure())
     save_png(figure(), tmp_path / "f.png")
-    save_html([figure()], tmp_path / "f.html")
+    save_reproduction([figure()], tmp_path / "f.html")
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "f.html").read_text()
     assert "<svg" in page

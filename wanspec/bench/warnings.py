@@ -1,0 +1,49 @@
+"""Whether the machine was fast enough for what it was to stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+from wanspec.bench.results import Results
+from wanspec.bench.rows import over_time
+
+LATE = 1.05
+"""Steps that take this much of their pace are the engine's own, not paced ones."""
+BUSY = 0.8
+"""With less of the cores idle, processes wait for each other."""
+
+OTHERS = 0.2
+"""Share of the cores above which what else runs here is told."""
+
+_Step = Callable[[Mapping[str, Any]], float | None]
+_STEPS: dict[str, _Step] = {
+    "target": lambda summary: summary["target_ms"] / summary["rounds"] if summary["rounds"] else None,
+    "local draft": lambda summary: (
+        summary["local_draft_ms"] / summary["local_draft_passes"] if summary["local_draft_passes"] else None
+    ),
+    "worker": lambda summary: summary["pass_ms"],
+}
+
+
+def find_warnings(results: Results) -> list[str]:
+    """Say where steps took longer than their pace, and where the processor was nearly full or shared with others."""
+    conditions = results.conditions
+    found = []
+    for (name, step), pace in zip(_STEPS.items(), conditions.pace_ms, strict=True):
+        times = [ms for sample in results.samples if (ms := step(sample.summary)) is not None]
+        wanted = pace * conditions.time_scale
+        if wanted and times and median(times) > LATE * wanted:
+            found.append(
+                f"{name}: a step took {median(times):.1f} ms, its pace is {wanted:.1f} ms: "
+                "this machine is too slow for it; raise --time-scale"
+            )
+    busy, own = (over_time(results.usages, field) for field in ("busy", "own_busy"))
+    if own and busy - own > OTHERS:
+        found.append(
+            f"other processes had {busy - own:.0%} of this machine's cores: times are not the deployment's alone"
+        )
+    elif conditions.profile and busy > BUSY:
+        found.append(f"the machine's cores were in use {busy:.0%} of the time: raise --time-scale")
+    return found
