@@ -1,0 +1,83 @@
+"""The front on a real port, over an endpoint that plays what the test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wanspec.errors import RequestCancelledError
+from wanspec.openai.app import FrontSettings, make_app
+from wanspec.openai.serve import bind, make_server
+from wanspec.openai.upstream import Client
+from wanspec.triton.client import Answer, Piece
+
+STARTED_S = 10.0
+
+
+class Played:
+    """A request under way: pieces as they are told, until it is interrupted."""
+
+    def __init__(self, told: list[str | Exception], finish_reason: str, summary: dict[str, Any]) -> None:
+        self.answer = Answer(finish_reason=finish_reason, summary=summary)
+        self.interrupted = threading.Event()
+        self.taken = 0
+        self._told = told
+
+    def __iter__(self) -> Iterator[Piece]:
+        for number, said in enumerate(self._told):
+            if isinstance(said, Exception):
+                raise said
+            if said == "WAIT":
+                assert self.interrupted.wait(STARTED_S), "nobody cancelled"
+            if self.interrupted.is_set():
+                raise RequestCancelledError("cancelled")
+            self.taken += 1
+            yield Piece(said, (7,), (), 0 if number else 5)
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+class Endpoint:
+    """Answers every request alike; keeps what was asked."""
+
+    def __init__(self, *told: str | Exception, finish_reason: str = "stop", up: bool = True) -> None:
+        self.told, self.finish_reason, self.up = list(told), finish_reason, up
+        self.asked: list[tuple[Any, dict[str, Any]]] = []
+        self.played: list[Played] = []
+
+    def ask(self, prompt: Any, **options: Any) -> Played:
+        self.asked.append((prompt, options))
+        summary = {"rounds": 3} if options["summary"] else {}
+        self.played.append(Played(self.told, self.finish_reason, summary))
+        return self.played[-1]
+
+    def ready(self) -> bool:
+        return self.up
+
+
+@contextmanager
+def serving(client: Client | Endpoint, **settings: Any) -> Iterator[str]:
+    """Yield the base URL of a running front."""
+    listener = bind("127.0.0.1", 0)
+    server = make_server(make_app(client, FrontSettings(**settings)))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(STARTED_S)
+        listener.close()
+        assert not thread.is_alive()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = STARTED_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "not within the time allowed"
+        time.sleep(0.01)

@@ -1,0 +1,57 @@
+"""The front's HTTP server: uvicorn on a socket that is bound first, so that a port in use is told at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import uvicorn
+from starlette.applications import Starlette
+
+from wanspec.errors import ConfigError
+
+KEEP_ALIVE_S, END_S = 60, 5
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Listen on ``host:port``.
+
+    Raises:
+        ConfigError: that cannot be.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError("host", f"{host!r} is no address of this machine: {error.strerror}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ConfigError("port", f"cannot listen on {host}:{port}: {error.strerror}; choose another") from error
+    return listener
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Make a server; ``run(sockets=[bind(...)])`` serves until a signal, which it passes on once it has stopped."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=END_S,
+            lifespan="on",
+        )
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
