@@ -20,8 +20,8 @@ STARTED_S = 10.0
 class Played:
     """A request under way: pieces as they are told, until it is interrupted."""
 
-    def __init__(self, told: list[str | Exception], finish_reason: str, summary: dict[str, Any]) -> None:
-        self.answer = Answer(finish_reason=finish_reason, summary=summary)
+    def __init__(self, told: list[str | Exception], summary: dict[str, Any]) -> None:
+        self.answer = Answer(finish_reason="stop", summary=summary)
         self.interrupted = threading.Event()
         self.taken = 0
         self._told = told
@@ -44,15 +44,21 @@ class Played:
 class Endpoint:
     """Answers every request alike; keeps what was asked."""
 
-    def __init__(self, *told: str | Exception, finish_reason: str = "stop", up: bool = True) -> None:
-        self.told, self.finish_reason, self.up = list(told), finish_reason, up
+    up = True
+
+    def __init__(self, *told: str | Exception) -> None:
+        self.play(*told)
+
+    def play(self, *told: str | Exception) -> None:
+        """From now on, and forget what was asked."""
+        self._told = list(told)
         self.asked: list[tuple[Any, dict[str, Any]]] = []
         self.played: list[Played] = []
 
     def ask(self, prompt: Any, **options: Any) -> Played:
         self.asked.append((prompt, options))
         summary = {"rounds": 3} if options["summary"] else {}
-        self.played.append(Played(self.told, self.finish_reason, summary))
+        self.played.append(Played(self._told, summary))
         return self.played[-1]
 
     def ready(self) -> bool:

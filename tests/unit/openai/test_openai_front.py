@@ -25,15 +25,22 @@ def client_of(url: str, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=20.0)
 
 
-@pytest.fixture
-def endpoint() -> Endpoint:
-    return Endpoint("Be", "cause", " it is.")
-
-
-@pytest.fixture
-def url(endpoint: Endpoint) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def front() -> Iterator[tuple[Endpoint, str]]:
+    endpoint = Endpoint()
     with serving(endpoint, max_requests=4) as url:
-        yield url
+        yield endpoint, url
+
+
+@pytest.fixture
+def endpoint(front: tuple[Endpoint, str]) -> Endpoint:
+    front[0].play("Be", "cause", " it is.")
+    return front[0]
+
+
+@pytest.fixture
+def url(front: tuple[Endpoint, str]) -> str:
+    return front[1]
 
 
 @pytest.fixture
@@ -126,29 +133,26 @@ def test_the_endpoints_own_parameters(client: openai.OpenAI, endpoint: Endpoint)
     assert options["logit_bias"] == {42: -5.0}
 
 
-def test_a_stop_sequence_is_cut_off_and_ends_the_request() -> None:
-    endpoint = Endpoint("one t", "wo th", "ree", "WAIT", finish_reason="length")
-    with serving(endpoint) as url, client_of(url) as client:
-        done = client.completions.create(model="wanspec", prompt="Count", stop=["zero", " three"])
-        assert (done.choices[0].text, done.choices[0].finish_reason) == ("one two", "stop")
-        assert done.usage is not None
-        assert done.usage.completion_tokens == 3
-        wait_until(lambda: endpoint.played[0].interrupted.is_set())
+def test_a_stop_sequence_is_cut_off_and_ends_the_request(client: openai.OpenAI, endpoint: Endpoint) -> None:
+    endpoint.play("one t", "wo th", "ree", "WAIT")
+    done = client.completions.create(model="wanspec", prompt="Count", stop=["zero", " three"])
+    assert (done.choices[0].text, done.choices[0].finish_reason) == ("one two", "stop")
+    assert done.usage is not None
+    assert done.usage.completion_tokens == 3
+    wait_until(endpoint.played[0].interrupted.is_set)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_the_request(stream: bool) -> None:
-    endpoint = Endpoint("a", "WAIT", "b")
-    with serving(endpoint) as url:
-        body = json.dumps({"model": "wanspec", "prompt": "x", "stream": stream}).encode()
-        port = int(url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
-            wait_until(lambda: bool(endpoint.played and endpoint.played[0].taken))
-            assert not endpoint.played[0].interrupted.is_set()
-        wait_until(endpoint.played[0].interrupted.is_set)
-        wait_until(lambda: json.load(urllib.request.urlopen(f"{url}/health", timeout=5))["running"] == 0)
+def test_a_client_that_leaves_ends_the_request(url: str, endpoint: Endpoint, stream: bool) -> None:
+    endpoint.play("a", "WAIT", "b")
+    body = json.dumps({"model": "wanspec", "prompt": "x", "stream": stream}).encode()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: bool(endpoint.played and endpoint.played[0].taken))
+        assert not endpoint.played[0].interrupted.is_set()
+    wait_until(endpoint.played[0].interrupted.is_set)
+    wait_until(lambda: json.load(urllib.request.urlopen(f"{url}/health", timeout=5))["running"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -232,30 +236,37 @@ def test_neutral_values_of_what_is_not_served_pass(client: openai.OpenAI) -> Non
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_errors_of_the_endpoint(error: Exception, kind: type[openai.APIStatusError], param: str, stream: bool) -> None:
-    with serving(Endpoint(error)) as url, client_of(url) as client:
-        with pytest.raises(kind) as caught:
-            client.completions.create(model="wanspec", prompt="x", stream=stream)
-        assert caught.value.param == param
-        status = {UnavailableError: 503, DeadlineError: 504, ServerError: 502}.get(type(error), 400)
-        assert caught.value.status_code == status
-        assert (caught.value.response.headers.get("retry-after") == "1") == (status == 503)
+def test_errors_of_the_endpoint(
+    client: openai.OpenAI,
+    endpoint: Endpoint,
+    error: Exception,
+    kind: type[openai.APIStatusError],
+    param: str,
+    stream: bool,
+) -> None:
+    endpoint.play(error)
+    with pytest.raises(kind) as caught:
+        client.completions.create(model="wanspec", prompt="x", stream=stream)
+    assert caught.value.param == param
+    status = {UnavailableError: 503, DeadlineError: 504, ServerError: 502}.get(type(error), 400)
+    assert caught.value.status_code == status
+    assert (caught.value.response.headers.get("retry-after") == "1") == (status == 503)
 
 
-def test_an_error_in_the_middle_of_a_stream_is_told_there() -> None:
-    with serving(Endpoint("a", ServerError("broken"))) as url, client_of(url) as client:
-        stream = client.completions.create(model="wanspec", prompt="x", stream=True)
-        assert next(stream).choices[0].text == "a"
-        with pytest.raises(openai.APIError, match="broken"):
-            next(stream)
+def test_an_error_in_the_middle_of_a_stream_is_told_there(client: openai.OpenAI, endpoint: Endpoint) -> None:
+    endpoint.play("a", ServerError("broken"))
+    stream = client.completions.create(model="wanspec", prompt="x", stream=True)
+    assert next(stream).choices[0].text == "a"
+    with pytest.raises(openai.APIError, match="broken"):
+        next(stream)
 
 
-def test_more_than_fits_is_busy() -> None:
-    endpoint = Endpoint("a", "WAIT")
-    body = json.dumps({"model": "wanspec", "prompt": "x", "n": 2}).encode()
-    with serving(endpoint, max_requests=3) as url, ThreadPoolExecutor(1) as pool:
+def test_more_than_fits_is_busy(url: str, endpoint: Endpoint) -> None:
+    endpoint.play("a", "WAIT")
+    body = json.dumps({"model": "wanspec", "prompt": "x", "n": 3}).encode()
+    with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(post, url, body)
-        wait_until(lambda: len(endpoint.played) == 2)
+        wait_until(lambda: len(endpoint.played) == 3)
         status, answer, headers = post(url, body)
         assert (status, answer["error"]["code"], headers["retry-after"]) == (503, "busy", "1")
         for played in endpoint.played:
