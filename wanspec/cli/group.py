@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 from wanspec import __version__
-from wanspec.cli import advise, calibrate, conformance, demo, doctor, generate, models, record, reproduce, simulate, up
+from wanspec.cli import (
+    advise,
+    calibrate,
+    config,
+    conformance,
+    demo,
+    doctor,
+    generate,
+    models,
+    record,
+    reproduce,
+    serve_openai,
+    simulate,
+    up,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,6 +33,8 @@ def cli() -> None:
       wanspec demo                two regions, two prompts, what the split saved
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
+      wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
+      wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
 
     \b
@@ -42,5 +58,7 @@ for command in (
     reproduce.reproduce,
     advise.advise_command,
     record.record,
+    serve_openai.serve_openai,
+    config.config,
 ):
     cli.add_command(command)

@@ -7,7 +7,6 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
@@ -21,29 +20,11 @@ from wanspec.openai.errors import SERVER, ApiError, invalid
 from wanspec.openai.reply import Reply, error_response
 from wanspec.openai.requests import ChatRequest, CompletionRequest, Sampled, read
 from wanspec.openai.responses import Choice, Format
+from wanspec.openai.settings import FrontSettings
 from wanspec.openai.upstream import Ask, Client, Upstream
 
 MAX_BODY_BYTES = 16 << 20
 BODY_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class FrontSettings:
-    """How the front answers.
-
-    Attributes:
-        model: the model's name in requests.
-        api_key: what clients must send as bearer token; empty for none.
-        max_requests: answers under way at once; a request that wants more is told to try again.
-        timeout_s: longest time for an answer.
-        generation: options of ``WanspecClient.ask`` for requests that do not give them.
-    """
-
-    model: str = "wanspec"
-    api_key: str = ""
-    max_requests: int = 64
-    timeout_s: float = 600.0
-    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 USUAL: Mapping[str, Any] = {"temperature": 1.0}

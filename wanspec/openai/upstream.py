@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -17,8 +17,9 @@ from wanspec.triton.client import Answer, Pending, Piece, Prompt
 class Client(Protocol):
     """What is asked of the endpoint (``wanspec.triton.client.WanspecClient``)."""
 
-    def ask(self, prompt: Prompt, **options: Any) -> Pending:
-        """Send a request."""
+    @property
+    def ask(self) -> Callable[..., Pending]:
+        """Sends a request: a prompt, and options by name."""
         ...
 
     def ready(self) -> bool:

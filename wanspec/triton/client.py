@@ -23,6 +23,7 @@ from wanspec.errors import (
 from wanspec.triton.endpoint import INPUTS
 
 MODEL = "wanspec"
+DEFAULT_URL = "127.0.0.1:8001"
 TIMEOUT_S = 120.0
 PASSED = "ms have passed"
 LATER = ("StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED")

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from wanspec.errors import RequestCancelledError
-from wanspec.openai.app import FrontSettings, make_app
+from wanspec.openai.app import make_app
 from wanspec.openai.serve import bind, make_server
+from wanspec.openai.settings import FrontSettings
 from wanspec.openai.upstream import Client
 from wanspec.triton.client import Answer, Piece
 
