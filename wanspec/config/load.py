@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from wanspec.config.problems import InvalidConfigError, Place, Problem
 from wanspec.config.schema import Config
-from wanspec.config.yaml_file import Steps, read_yaml
+from wanspec.config.yaml_file import Steps, parse, read_yaml
 from wanspec.errors import ConfigError, InvalidRequestError
 
 PREFIX, SEPARATOR = "WANSPEC_", "__"
@@ -76,23 +76,30 @@ def _override(values: dict[str, Any], places: dict[Steps, Place], name: str, tex
 
 def _scalar(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse(text)
     except yaml.YAMLError:
         raise InvalidConfigError([Problem(Place(name), "", f"{text!r} is not a YAML value; quote it")]) from None
 
 
 def _is_text(steps: Steps) -> bool:
     """Whether a field holds words only: these are taken as they are, digits and all."""
+    kinds = _kinds(steps)
+    return bool(kinds) and all(isinstance(each, str) or each in (str, Path, SecretStr) for each in kinds)
+
+
+def _kinds(steps: Steps) -> list[Any]:
+    """The types and words that a field may have, null aside; none for what is no field."""
     kind: Any = Config
     for step in steps:
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or step not in kind.model_fields:
-            return False
+            return []
         kind = kind.model_fields[str(step)].annotation
-    kinds = [each for each in _members(kind) if each is not NoneType]
-    return all(isinstance(each, str) or each in (str, Path, SecretStr) for each in kinds)
+    return [each for each in _members(kind) if each is not NoneType]
 
 
 def _members(kind: Any) -> list[Any]:
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType, Literal):
         return [member for each in get_args(kind) for member in _members(each)]
     return [kind]
@@ -111,7 +118,7 @@ def _problems(error: ValidationError, places: Mapping[Steps, Place], otherwise: 
             message = "is not a field of a configuration"
         elif isinstance(cause, ValueError):
             message = str(cause)
-        elif each["type"] != "missing":
+        elif each["type"] != "missing" and SecretStr not in _kinds(steps):
             message = f"{message}, not {str(each['input'])[:60]!r}"
         field = ".".join(map(str, steps))
         if field not in found:  # a union tells of each of its types

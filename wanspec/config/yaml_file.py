@@ -26,6 +26,11 @@ _Loader.add_implicit_resolver(
 )
 
 
+def parse(text: str) -> Any:
+    """Read one value. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Steps, Place]]:
     """Return a file's values, and where each field is.
 
