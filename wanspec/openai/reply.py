@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from wanspec.errors import WanspecError
 from wanspec.openai.errors import ApiError, of_upstream
@@ -36,6 +36,7 @@ class Reply:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
+        send = _bounded(send)
         answering = asyncio.ensure_future(
             self._stream(send) if self._body.stream else self._whole(scope, receive, send)
         )
@@ -78,12 +79,12 @@ class Reply:
                 await error_response(error)({"type": "http"}, _nothing, send)
                 return
             await _send_event(send, json.dumps(error.body()))
-        await _send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _begin(self, send: Send) -> None:
         headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         pairs = [(name.encode(), value.encode()) for name, value in (headers | self._format.headers).items()]
-        await _send(send, {"type": "http.response.start", "status": 200, "headers": pairs})
+        await send({"type": "http.response.start", "status": 200, "headers": pairs})
 
     async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
@@ -131,11 +132,14 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _send_event(send: Send, data: str) -> None:
-    await _send(send, {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+    await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
 
 
-async def _send(send: Send, message: dict[str, Any]) -> None:
-    await asyncio.wait_for(send(message), STALL_S)
+def _bounded(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        await asyncio.wait_for(send(message), STALL_S)
+
+    return sent
 
 
 async def _nothing() -> dict[str, Any]:

@@ -121,12 +121,17 @@ class Sampled(_Strict):
             answer: number among the ``n`` answers to a prompt: each takes a seed of its own.
         """
         same = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "min_tokens", "policy")
-        more = ("repetition_penalty", "policy_parameters", "deadline_ms")
-        given = {name: getattr(self, name) for name in same + more}
+        given = {name: getattr(self, name) for name in (*same, "repetition_penalty", "deadline_ms")}
         given |= {"max_tokens": self.longest, "logit_bias": self._biases(), "bad_words": self.bad_words}
         given["seed"] = None if self.seed is None else (self.seed + answer) % _SEEDS
         wanted = {name: value for name, value in given.items() if value is not None}
-        return {"max_tokens": self.USUAL_MAX_TOKENS, **usual, **wanted, "summary": bool(self.return_summary)}
+        options = {"max_tokens": self.USUAL_MAX_TOKENS, **usual, **wanted, "summary": bool(self.return_summary)}
+        return options | {"policy_parameters": self._parameters(usual)}
+
+    def _parameters(self, usual: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The policy's: the usual ones are those of the usual policy alone."""
+        same = self.policy is None or self.policy == usual.get("policy")
+        return {**(usual.get("policy_parameters") or {} if same else {}), **(self.policy_parameters or {})} or None
 
     def _biases(self) -> dict[int, float] | None:
         if self.logit_bias is None:

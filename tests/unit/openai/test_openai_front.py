@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import urllib.error
@@ -17,6 +18,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.unit.openai.front import Endpoint, serving, wait_until
 from wanspec.errors import DeadlineError, InvalidRequestError, ServerError, UnavailableError
+from wanspec.openai.reply import Reply
+from wanspec.openai.requests import CompletionRequest, read
+from wanspec.openai.responses import Choice, Format
+from wanspec.openai.upstream import Ask, Upstream
 
 QUESTION: Any = [{"role": "user", "content": "Why?"}]
 
@@ -70,7 +75,7 @@ def test_completion(client: openai.OpenAI, endpoint: Endpoint) -> None:
     assert done.usage is not None
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (5, 3, 8)
     asked = {"max_tokens": 16, "temperature": 1.0, "seed": 3, "summary": False, "deadline_ms": 600_000.0}
-    assert endpoint.asked == [("Why", asked)]
+    assert endpoint.asked == [("Why", asked | {"policy_parameters": None})]
 
 
 def test_chat(client: openai.OpenAI, endpoint: Endpoint) -> None:
@@ -153,6 +158,23 @@ def test_a_client_that_leaves_ends_the_request(url: str, endpoint: Endpoint, str
         assert not endpoint.played[0].interrupted.is_set()
     wait_until(endpoint.played[0].interrupted.is_set)
     wait_until(lambda: json.load(urllib.request.urlopen(f"{url}/health", timeout=5))["running"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({}, {"policy": "local", "policy_parameters": {"k": 3}, "temperature": 0, "max_tokens": 7}),
+        ({"policy_parameters": {"k": 4}}, {"policy": "local", "policy_parameters": {"k": 4}}),
+        ({"policy": "local"}, {"policy": "local", "policy_parameters": {"k": 3}}),
+        ({"policy": "wanspec"}, {"policy": "wanspec", "policy_parameters": None}),
+        ({"policy": "wanspec", "policy_parameters": {"phi": 1}}, {"policy_parameters": {"phi": 1}}),
+        ({"temperature": 0.5, "max_tokens": 3}, {"temperature": 0.5, "max_tokens": 3}),
+    ],
+)
+def test_what_is_usual_here_applies_to_requests_that_do_not_say(asked: dict[str, Any], sent: dict[str, Any]) -> None:
+    usual = {"policy": "local", "policy_parameters": {"k": 3}, "temperature": 0, "max_tokens": 7}
+    body = read(CompletionRequest, {"model": "wanspec", "prompt": "x", **asked})
+    assert sent.items() <= body.options(usual, 0).items()
 
 
 @pytest.mark.parametrize(
@@ -251,6 +273,38 @@ def test_errors_of_the_endpoint(
     status = {UnavailableError: 503, DeadlineError: 504, ServerError: 502}.get(type(error), 400)
     assert caught.value.status_code == status
     assert (caught.value.response.headers.get("retry-after") == "1") == (status == 503)
+
+
+def test_a_body_that_does_not_come_or_is_too_large(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wanspec.openai.app.MAX_BODY_BYTES", 1000)
+    status, answer, _ = post(url, b"x" * 1001)
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+    monkeypatch.setattr("wanspec.openai.app.BODY_TIMEOUT_S", 0.05)
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_takes_nothing_is_dropped(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wanspec.openai.reply.STALL_S", 0.05)
+    endpoint = Endpoint("a", "b", "WAIT" if stream else "c")
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def answered() -> None:
+        upstream = Upstream(endpoint, 1)  # type: ignore[arg-type]
+        body = read(CompletionRequest, {"model": "wanspec", "prompt": "x", "stream": stream})
+        answers = upstream.begin([Ask("x", body.options({}, 0))])
+        reply = Reply(body, answers, [Choice(0, 0, ())], Format("wanspec", chat=False))
+        await asyncio.wait_for(reply({"type": "http"}, never, never), 5.0)
+        while upstream.running:
+            await asyncio.sleep(0.01)
+        upstream.close()
+
+    asyncio.run(asyncio.wait_for(answered(), 10.0))
+    assert endpoint.played[0].interrupted.is_set()
 
 
 def test_an_error_in_the_middle_of_a_stream_is_told_there(client: openai.OpenAI, endpoint: Endpoint) -> None:
