@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from wanspec.errors import DeadlineError, InvalidRequestError, UnavailableError, WanspecError
 
@@ -53,13 +54,18 @@ def busy(message: str) -> ApiError:
 
 def of_validation(error: ValidationError) -> ApiError:
     """The first thing that a schema found wrong; of a union's types, what the one that came furthest found."""
-    first = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
+    first = max(error.errors(include_url=False), key=_reach)
     param = place(first["loc"])
     if first["type"] == "extra_forbidden":
         return invalid(param, "is not a parameter of this endpoint", "unknown_parameter")
     if first["type"] == "missing":
         return invalid(param, "is missing", "missing_required_parameter")
     return invalid(param, f"{first['msg']}, not {str(first['input'])[:80]!r}", "invalid_type")
+
+
+def _reach(each: ErrorDetails) -> tuple[int, bool]:
+    """How far a type's reading came: a value of the right type and out of its limits came further."""
+    return len(each["loc"]), not each["type"].endswith("_type")
 
 
 def of_upstream(error: WanspecError, names: Mapping[str, str]) -> ApiError:

@@ -55,8 +55,12 @@ def _listed(value: Any) -> Any:
 Words = Annotated[list[Annotated[str, StringConstraints(min_length=1)]], BeforeValidator(_listed)]
 
 
+Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+"""What the endpoint's tensors can hold; its own limits are closer."""
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(_Strict):
@@ -80,9 +84,9 @@ class Sampled(_Strict):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
-    max_tokens: int | None = None
-    top_k: int | None = None
-    min_tokens: int | None = None
+    max_tokens: Int32 | None = None
+    top_k: Int32 | None = None
+    min_tokens: Int32 | None = None
     bad_words: Words | None = None
     repetition_penalty: float | None = None
     policy: str | None = None
@@ -145,7 +149,7 @@ class Sampled(_Strict):
 class CompletionRequest(Sampled):
     """Body of ``/v1/completions``."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[Int32] | list[list[Int32]]
 
     USUAL_MAX_TOKENS: ClassVar[int | None] = 16  # OpenAI's
     PROMPT: ClassVar[str] = "prompt"
@@ -188,7 +192,7 @@ class ChatRequest(Sampled):
     """Body of ``/v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Int32 | None = None
 
     PROMPT: ClassVar[str] = "messages"
 
