@@ -85,7 +85,7 @@ def serve_openai(**options: Any) -> None:
         else:
             _welcome(console, base, settings.model, options["url"])
         if problem:
-            _warn(console, f"{problem}. Until it answers, requests get status 503.")
+            _warn(console, f"{problem.rstrip('.')}. Until it answers, requests get status 503.")
         if not is_loopback(settings.host) and not settings.api_key:
             _warn(console, "anybody who reaches this address can use it: --api-key asks for a token")
         logging.getLogger("wanspec").addHandler(logging.StreamHandler())

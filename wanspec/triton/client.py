@@ -88,7 +88,12 @@ class Pending:
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._client = _Connection(url)
         self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
-        self._client.async_stream_infer(model, inputs)
+        try:
+            self._client.async_stream_infer(model, inputs)
+        except InferenceServerException as error:
+            # The stream has broken already: once its thread has ended, why is known.
+            self._client.stop_stream(cancel_requests=True)
+            self._results.put(error)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield pieces as they come.
