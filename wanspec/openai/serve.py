@@ -20,8 +20,10 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: that cannot be.
     """
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # asyncio sends small pieces at once only on sockets that name TCP.
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError("host", f"{host!r} is no address of this machine: {error.strerror}") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

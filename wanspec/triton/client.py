@@ -41,10 +41,16 @@ class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # triton
 
     def close(self) -> None:
         """Close; a request still under way is cancelled, not waited for."""
-        if self._stream is not None:
-            self.stop_stream(cancel_requests=True)
+        self.stop_stream(cancel_requests=True)
         if self._channel is not None:
             super().close()
+
+    def stop_stream(self, cancel_requests: bool = False) -> None:
+        """Stop the stream, if there is one, and all of its threads."""
+        if self._stream is not None:
+            # One that is cancelled, or has broken, leaves gRPC's thread waiting for more requests: this ends it.
+            self._stream._request_queue.put(None)
+        super().stop_stream(cancel_requests)
 
 
 @dataclass(slots=True)

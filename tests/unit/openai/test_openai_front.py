@@ -21,6 +21,7 @@ from wanspec.errors import DeadlineError, InvalidRequestError, ServerError, Unav
 from wanspec.openai.reply import Reply
 from wanspec.openai.requests import CompletionRequest, read
 from wanspec.openai.responses import Choice, Format
+from wanspec.openai.serve import bind
 from wanspec.openai.upstream import Ask, Upstream
 
 QUESTION: Any = [{"role": "user", "content": "Why?"}]
@@ -330,6 +331,11 @@ def test_more_than_fits_is_busy(url: str, endpoint: Endpoint) -> None:
         for played in endpoint.played:
             played.interrupt()
         assert waiting.result()[0] == 502
+
+
+def test_small_pieces_leave_at_once() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_keys_models_and_health() -> None:
