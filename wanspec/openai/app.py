@@ -32,8 +32,9 @@ USUAL: Mapping[str, Any] = {"temperature": 1.0}
 
 
 def make_app(client: Client, settings: FrontSettings) -> Starlette:
-    """Make the ASGI application."""
-    front = _Front(Upstream(client, settings.max_requests), settings)
+    """Make the ASGI application. Who stops it sets ``state.stopping`` when answers under way have to end."""
+    stopping = asyncio.Event()
+    front = _Front(Upstream(client, settings.max_requests), settings, stopping)
     routes = [
         Route("/health", front.health, methods=["GET"]),
         Route("/v1/models", front.models, methods=["GET"]),
@@ -42,11 +43,14 @@ def make_app(client: Client, settings: FrontSettings) -> Starlette:
         Route("/v1/chat/completions", front.chat, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _no_route, Exception: _failed}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=front.lifespan)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=front.lifespan)
+    app.state.stopping = stopping
+    return app
 
 
 class _Front:
-    def __init__(self, upstream: Upstream, settings: FrontSettings) -> None:
+    def __init__(self, upstream: Upstream, settings: FrontSettings, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
         self._upstream = upstream
         self._settings = settings
         self._usual = {**USUAL, **settings.generation}
@@ -98,7 +102,7 @@ class _Front:
         asks = [Ask(prompt, each) for prompt in prompts for each in options]
         choices = [Choice(index, index // count, body.stop or ()) for index in range(len(asks))]
         form = Format(self._settings.model, chat=kind is ChatRequest)
-        return Reply(body, self._upstream.begin(asks), choices, form)
+        return Reply(body, self._upstream.begin(asks), choices, form, self._stopping)
 
     def _options(self, body: Sampled, answer: int) -> dict[str, Any]:
         options = body.options(self._usual, answer)

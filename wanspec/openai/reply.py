@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from wanspec.errors import WanspecError
-from wanspec.openai.errors import ApiError, of_upstream
+from wanspec.openai.errors import SERVER, ApiError, of_upstream
 from wanspec.openai.requests import Sampled
 from wanspec.openai.responses import Choice, Format
 from wanspec.openai.upstream import Answers
@@ -28,7 +28,11 @@ STALL_S = 60.0
 class Reply:
     """An ASGI application for one request: consumes ``answers`` and cancels them if nobody waits any more."""
 
-    def __init__(self, body: Sampled, answers: Answers, choices: Sequence[Choice], form: Format) -> None:
+    def __init__(
+        self, body: Sampled, answers: Answers, choices: Sequence[Choice], form: Format, stopping: asyncio.Event
+    ) -> None:
+        """``stopping`` is set when the server can wait no longer."""
+        self._stopping = stopping
         self._body = body
         self._answers = answers
         self._choices = choices
@@ -36,55 +40,43 @@ class Reply:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        send = _bounded(send)
-        answering = asyncio.ensure_future(
-            self._stream(send) if self._body.stream else self._whole(scope, receive, send)
-        )
+        client = _Client(send)
+        answering = asyncio.ensure_future(self._answer(client))
         gone = asyncio.ensure_future(_disconnected(receive))
+        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answering, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 await answering
-            else:
+            elif gone.done():
                 logger.info("the client left before its answer was complete")
+            else:
+                await _end(answering)
+                await client.fail(ApiError(503, "the server stops; try again later", SERVER, code="stopping"))
         except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
             logger.warning("a client took nothing for %g s: dropped", STALL_S)
         finally:
             self._answers.cancel()
-            for task in (answering, gone):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+            for task in (answering, gone, stopping):
+                await _end(task)
 
-    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, client: _Client) -> None:
         try:
-            async for _ in self._progress():
-                pass
-            response = JSONResponse(self._format.whole(self._choices), headers=self._format.headers)
+            await (self._stream(client) if self._body.stream else self._whole(client))
         except ApiError as error:
-            response = error_response(error)
-        await response(scope, receive, send)
+            await client.fail(error)
 
-    async def _stream(self, send: Send) -> None:
-        began = False
-        try:
-            async for chunk in self._chunks():
-                if not began:
-                    await self._begin(send)
-                    began = True
-                await _send_event(send, json.dumps(chunk, ensure_ascii=False))
-            await _send_event(send, "[DONE]")
-        except ApiError as error:
-            if not began:  # there is a status to tell it by
-                await error_response(error)({"type": "http"}, _nothing, send)
-                return
-            await _send_event(send, json.dumps(error.body()))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _whole(self, client: _Client) -> None:
+        async for _ in self._progress():
+            pass
+        await client.respond(JSONResponse(self._format.whole(self._choices), headers=self._format.headers))
 
-    async def _begin(self, send: Send) -> None:
-        headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-        pairs = [(name.encode(), value.encode()) for name, value in (headers | self._format.headers).items()]
-        await send({"type": "http.response.start", "status": 200, "headers": pairs})
+    async def _stream(self, client: _Client) -> None:
+        async for chunk in self._chunks():  # that there is one tells the status
+            if not client.began:
+                await client.begin_events(self._format.headers)
+            await client.event(json.dumps(chunk, ensure_ascii=False))
+        await client.event("[DONE]", last=True)
 
     async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
@@ -131,16 +123,45 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _send_event(send: Send, data: str) -> None:
-    await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+async def _end(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
 
 
-def _bounded(send: Send) -> Send:
-    async def sent(message: Message) -> None:
-        await asyncio.wait_for(send(message), STALL_S)
+class _Client:
+    """The way back to the client; whoever takes nothing for a while makes it raise a timeout.
 
-    return sent
+    Attributes:
+        began: the response has a status already.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.began = False
+
+    async def respond(self, response: JSONResponse) -> None:
+        await response({"type": "http"}, _no_message, self._bounded)
+
+    async def begin_events(self, more: Mapping[str, str]) -> None:
+        headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", **more}
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._bounded({"type": "http.response.start", "status": 200, "headers": pairs})
+
+    async def event(self, data: str, *, last: bool = False) -> None:
+        await self._bounded({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": not last})
+
+    async def fail(self, error: ApiError) -> None:
+        """Tell an error: by the status, or where there is one already by an event."""
+        if self.began:
+            await self.event(json.dumps(error.body()), last=True)
+        else:
+            await self.respond(error_response(error))
+
+    async def _bounded(self, message: Message) -> None:
+        self.began = self.began or message["type"] == "http.response.start"
+        await asyncio.wait_for(self._send(message), STALL_S)
 
 
-async def _nothing() -> dict[str, Any]:
+async def _no_message() -> Message:
     return {"type": "http.disconnect"}

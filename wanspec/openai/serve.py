@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 
@@ -36,16 +37,25 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """Tells answers that are still under way some seconds after a signal to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.get_running_loop().call_later(END_S, self.config.app.state.stopping.set)  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+        ending.cancel()
+
+
 def make_server(app: Starlette) -> uvicorn.Server:
     """Make a server; ``run(sockets=[bind(...)])`` serves until a signal, which it passes on once it has stopped."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=END_S,
+            timeout_graceful_shutdown=END_S + 5,
             lifespan="on",
         )
     )

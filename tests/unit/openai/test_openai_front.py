@@ -302,7 +302,7 @@ def test_a_client_that_takes_nothing_is_dropped(stream: bool, monkeypatch: pytes
         upstream = Upstream(endpoint, 1)  # type: ignore[arg-type]
         body = read(CompletionRequest, {"model": "wanspec", "prompt": "x", "stream": stream})
         answers = upstream.begin([Ask("x", body.options({}, 0))])
-        reply = Reply(body, answers, [Choice(0, 0, ())], Format("wanspec", chat=False))
+        reply = Reply(body, answers, [Choice(0, 0, ())], Format("wanspec", chat=False), asyncio.Event())
         await asyncio.wait_for(reply({"type": "http"}, never, never), 5.0)
         while upstream.running:
             await asyncio.sleep(0.01)
@@ -331,6 +331,32 @@ def test_more_than_fits_is_busy(url: str, endpoint: Endpoint) -> None:
         for played in endpoint.played:
             played.interrupt()
         assert waiting.result()[0] == 502
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_stops_says_so(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wanspec.openai.serve.END_S", 0)
+    endpoint = Endpoint("a", "WAIT")
+    with ThreadPoolExecutor(1) as pool:
+        with serving(endpoint) as url:
+            waiting = pool.submit(told, url, {"model": "wanspec", "prompt": "x", "stream": stream})
+            wait_until(lambda: bool(endpoint.played and endpoint.played[0].taken))
+        text, error = waiting.result()
+        assert text == ("a" if stream else "")
+        assert error.endswith("the server stops; try again later")
+        assert endpoint.played[0].interrupted.is_set()
+
+
+def told(url: str, body: dict[str, Any]) -> tuple[str, str]:
+    """The text that came, and then the error."""
+    text = ""
+    try:
+        with client_of(url) as client:
+            for chunk in client.completions.create(**body):
+                text += chunk.choices[0].text
+    except openai.APIError as error:
+        return text, error.message
+    return text, ""
 
 
 def test_small_pieces_leave_at_once() -> None:
