@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import openai
 
 from wanspec.errors import RequestCancelledError
 from wanspec.openai.app import make_app
@@ -88,3 +93,17 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = STARTED_S) -> None:
     while not holds():
         assert time.monotonic() < deadline, "not within the time allowed"
         time.sleep(0.01)
+
+
+def client_of(url: str, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=20.0)
+
+
+def post(url: str, body: bytes, path: str = "/v1/completions") -> tuple[int, dict[str, Any], dict[str, str]]:
+    request = urllib.request.Request(url + path, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, json.load(response), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error), dict(error.headers)
