@@ -45,3 +45,11 @@ class ModelError(WanspecError):
 
 class ServerError(WanspecError):
     """A Triton process that did not start, died, or could not be reached."""
+
+
+class UnavailableError(ServerError):
+    """A server that takes no request now, or is not there: trying again later may help."""
+
+
+class DeadlineError(ServerError):
+    """No answer, or not all of it, within the time allowed."""

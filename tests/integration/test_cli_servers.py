@@ -177,7 +177,12 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANSPEC_CACHE", str(folder / "cache"))
         store_some_costs()
-    with regions(folder, "--rtt-ms", "10") as running:
+    config = folder / "wanspec.yaml"
+    config.write_text("link:\n  rtt_ms: 10\npolicy: {name: wanspec, parameters: {k: 3}}\n")
+    with regions(folder, "--config", str(config)) as running:
+        assert running.endpoints["rtt_ms"] == 10.0
+        parameters = WanspecClient(running.endpoints["grpc"]).parameters()
+        assert (parameters["policy"], json.loads(parameters["policy_parameters"])) == ("wanspec", {"k": 3})
         yield running
         assert running.end(signal.SIGTERM) == 143
         running.traces.assert_gone()

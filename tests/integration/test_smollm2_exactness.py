@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
+from tests.unit.openai.front import serving
 from wanspec.exactness import TOKENS_PER_NEAR_TIE, Exactness, compare, margin
 from wanspec.models import resolve
 from wanspec.network.shape import LinkShape
@@ -18,6 +23,7 @@ from wanspec.triton.regions import RegionSettings
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+OPENAI_DOCS = Path(__file__).parents[2] / "docs" / "openai.md"
 PROMPTS = (
     "Explain why the sky is blue.",
     "Write a short poem about a river.",
@@ -42,7 +48,9 @@ class Reference:
         self._generated: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
     def prompt(self, text: str) -> list[int]:
-        messages = [{"role": "user", "content": text}]
+        return self.conversation([{"role": "user", "content": text}])
+
+    def conversation(self, messages: list[dict[str, str]]) -> list[int]:
         rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self._tokenizer(rendered, add_special_tokens=False).input_ids)
 
@@ -105,6 +113,27 @@ def test_chat_template_is_the_models_own(deployment: Deployment, reference: Refe
     by_tokens = client.ask(reference.prompt(PROMPTS[0]), max_tokens=16, policy="target_only").result()
     assert by_text.tokens == by_tokens.tokens
     assert by_text.summary["prompt_tokens"] == len(reference.prompt(PROMPTS[0]))
+
+
+def test_a_conversation_through_the_openai_front(deployment: Deployment, reference: Reference) -> None:
+    turns = [("system", "Be brief."), ("user", "Hello!"), ("assistant", "Hello."), ("user", "Name a river.")]
+    messages: Any = [{"role": role, "content": content} for role, content in turns]
+    ids = reference.conversation(messages)
+    client = WanspecClient(deployment.controller.grpc_endpoint)
+    expected = client.ask(ids, max_tokens=12, policy="target_only").result()
+    (example,) = re.findall(r"```python\n([^`]*messages=.*?)```", OPENAI_DOCS.read_text(), re.S)
+    with serving(client) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60.0) as front:
+        asked = {"model": "wanspec", "messages": messages, "max_completion_tokens": 12, "temperature": 0}
+        done = front.chat.completions.create(**asked, extra_body={"policy": "target_only"})
+        assert done.choices[0].message.content == expected.text
+        assert done.usage is not None
+        assert done.usage.prompt_tokens == len(ids)
+        with pytest.raises(openai.BadRequestError, match=r"max_completion_tokens: .*8192") as caught:
+            front.chat.completions.create(**asked | {"max_completion_tokens": 9000})
+        assert caught.value.param == "max_completion_tokens"
+        code = example.replace("http://127.0.0.1:9000", url)
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert shown.stdout.strip()
 
 
 @pytest.mark.acceptance

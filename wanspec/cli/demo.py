@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from wanspec.bench.session import TARGET_ONLY, Session
-from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.command import JSON_OPTION
 from wanspec.cli.comparison import (
     Figures,
     Run,
@@ -24,6 +24,7 @@ from wanspec.cli.comparison import (
     figures_table,
     verdict,
 )
+from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.generate import stream
 from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display, running
@@ -51,7 +52,8 @@ class Options:
     pace: Pace
 
 
-@click.command(cls=JsonErrors)
+@click.command(cls=ConfiguredCommand)
+@config_option
 @click.option("--pair", type=click.Choice(list(PAIRS)), default="smollm2", show_default=True, help="Target and draft.")
 @click.option("--rtt-ms", type=click.FloatRange(0, 10_000), default=30.0, show_default=True, help="Round trip.")
 @click.option("--max-tokens", type=click.IntRange(2), default=64, show_default=True, help="Longest answer.")

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from wanspec.errors import ServerError
-from wanspec.triton.client import MODEL, WanspecClient
+from wanspec.triton.client import DEFAULT_URL, MODEL, WanspecClient
 
-DEFAULT_URL = "127.0.0.1:8001"
 PROBE_TIMEOUT_S = 2.0
 
 

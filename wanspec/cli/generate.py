@@ -10,16 +10,18 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
-from wanspec.cli.endpoint import DEFAULT_URL, EndpointType, endpoint_parameters
+from wanspec.cli.command import JSON_OPTION, parse_settings
+from wanspec.cli.configured import ConfiguredCommand, config_option
+from wanspec.cli.endpoint import EndpointType, endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
 from wanspec.cli.render import Flow, Painter, find_tokenizer, legend, make_console, styles_of, summary_line
 from wanspec.core.policies import POLICIES
-from wanspec.triton.client import Answer, Pending, WanspecClient
+from wanspec.triton.client import DEFAULT_URL, Answer, Pending, WanspecClient
 
 
-@click.command(cls=JsonErrors)
+@click.command(cls=ConfiguredCommand)
 @click.argument("prompt", required=False)
+@config_option
 @click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint.")
 @click.option("--policy", type=click.Choice(list(POLICIES)), help="Default: the endpoint's.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")

@@ -9,6 +9,7 @@ from wanspec.cli import (
     advise,
     bench,
     calibrate,
+    config,
     conformance,
     demo,
     doctor,
@@ -16,6 +17,7 @@ from wanspec.cli import (
     models,
     record,
     reproduce,
+    serve_openai,
     simulate,
     up,
 )
@@ -33,6 +35,8 @@ def cli() -> None:
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
       wanspec bench               policies side by side on real servers
+      wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
+      wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
 
     \b
@@ -57,5 +61,7 @@ for command in (
     advise.advise_command,
     record.record,
     bench.bench,
+    serve_openai.serve_openai,
+    config.config,
 ):
     cli.add_command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -13,14 +13,15 @@ from wanspec.cli.devices import check_device
 from wanspec.cli.machine import cores
 from wanspec.cli.progress import ModelProgress
 from wanspec.core.policies import make_policy
+from wanspec.engines.config import Dtype, Weights
 from wanspec.errors import ConfigError
-from wanspec.models import PAIRS, check_pair, resolve
+from wanspec.models import DEFAULT_PAIR, PAIRS, check_pair, resolve
 from wanspec.network.ports import is_free
-from wanspec.network.shape import LinkShape
+from wanspec.network.shape import DEFAULT_RTT_MS, LinkShape
 from wanspec.triton.regions import EngineSettings
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-WEIGHTS = ("same", "int8")
+DTYPES, WEIGHTS = get_args(Dtype), get_args(Weights)
+_ENGINE = EngineSettings()
 MOST_RTT_MS = 10_000.0
 STANDARD_PORTS: Mapping[str, int] = {"grpc": 8001, "http": 8000, "metrics": 8002}
 
@@ -67,7 +68,7 @@ class PaceType(click.ParamType[Pace]):
 def network_options(function: Function) -> Function:
     """``--rtt-ms`` and the other properties of the emulated WAN."""
     rtt = click.option(
-        "--rtt-ms", type=click.FloatRange(0, MOST_RTT_MS), default=30.0, show_default=True, help="Round trip."
+        "--rtt-ms", type=click.FloatRange(0, MOST_RTT_MS), default=DEFAULT_RTT_MS, show_default=True, help="Round trip."
     )
     return _all([rtt], link_options(function))
 
@@ -85,7 +86,7 @@ def link_options(function: Function) -> Function:
 def engine_options(function: Function) -> Function:
     """How the engines run."""
     dtype = click.option(
-        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of all models."
+        "--dtype", type=click.Choice(DTYPES), default=_ENGINE.dtype, show_default=True, help="Of all models."
     )
     return _all([dtype], machine_options(function))
 
@@ -94,10 +95,16 @@ def machine_options(function: Function) -> Function:
     """How the engines run, but for ``--dtype``."""
     options = [
         click.option(
-            "--weights", type=click.Choice(WEIGHTS), default="same", help="Of linear layers: as --dtype, or int8."
+            "--weights",
+            type=click.Choice(WEIGHTS),
+            default=_ENGINE.weights,
+            help="Of linear layers: as --dtype, or int8.",
         ),
         click.option(
-            "--device", default="cpu", show_default=True, help="Of target and local draft: cpu, cuda, cuda:N."
+            "--device",
+            default=_ENGINE.device,
+            show_default=True,
+            help="Of target and local draft: cpu, cuda, cuda:N.",
         ),
         click.option("--worker-device", help="Of the worker's draft; default: as --device."),
         click.option("--threads", type=click.IntRange(1), help="Of each engine; default: half of the cores."),
@@ -130,7 +137,7 @@ def model_names(pair: str | None, target: str | None = None, draft: str | None =
         raise click.UsageError("give --pair, or --target and --draft")
     if bool(target) != bool(draft):
         raise click.UsageError("--target and --draft go together; --pair names two models that fit")
-    return (target, draft) if target and draft else PAIRS[pair or "smollm2"]
+    return (target, draft) if target and draft else PAIRS[pair or DEFAULT_PAIR]
 
 
 def engines(

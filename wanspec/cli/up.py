@@ -11,7 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from wanspec.cli.command import JSON_OPTION, JsonErrors, parse_settings
+from wanspec.cli.command import JSON_OPTION, parse_settings
+from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.machine import cores
 from wanspec.cli.progress import running
 from wanspec.cli.regions import (
@@ -31,6 +32,7 @@ from wanspec.cli.render import make_console
 from wanspec.cli.supervisor import Supervisor
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.policies import POLICIES
+from wanspec.defaults import default_of
 from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
 from wanspec.triton import logs
@@ -39,7 +41,8 @@ from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings, with_stored_costs
 
 
-@click.command(cls=JsonErrors)
+@click.command(cls=ConfiguredCommand)
+@config_option
 @click.option("--pair", type=click.Choice(list(PAIRS)), help="Target and draft that fit; default: smollm2.")
 @click.option("--target", metavar="MODEL", help="Name (`wanspec models list`), folder or hub id; with --draft.")
 @click.option("--draft", metavar="MODEL", help="Of the target's own tokenizer.")
@@ -56,6 +59,20 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
 @click.option("--context", type=click.IntRange(2), help="Longest sequence in tokens; default: the target's own.")
+@click.option(
+    "--max-draft-len",
+    type=click.IntRange(0, 256),
+    default=default_of(RegionSettings, "max_draft_len"),
+    show_default=True,
+    help="Most drafts in one verification.",
+)
+@click.option(
+    "--engine-timeout-ms",
+    type=click.FloatRange(1),
+    default=default_of(RegionSettings, "engine_timeout_ms"),
+    show_default=True,
+    help="Longest engine call.",
+)
 @click.option(
     "--compat", is_flag=True, help="Also serve tensorrt_llm, ensemble and more, for NVIDIA's example clients."
 )
@@ -82,6 +99,7 @@ def up(**options: Any) -> None:
       wanspec up --target ./my-target --draft ./my-draft --policy local --set k=3
       wanspec up --pace-ms 100,30,30            steps as slow as a large deployment's
       wanspec up --compat                       for clients written for TensorRT-LLM
+      wanspec up --config wanspec.yaml          see `wanspec config`
     """
     console = make_console(stderr=options["as_json"])
     settings = deployment_settings(options)
@@ -128,6 +146,8 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         policy=options["policy"],
         policy_parameters=parameters,
         context=options["context"],
+        max_draft_len=options["max_draft_len"],
+        engine_timeout_ms=options["engine_timeout_ms"],
         event_log=_log_file(options["event_log"]),
         compat=options["compat"],
         decoupled=options["decoupled"],

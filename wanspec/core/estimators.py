@@ -72,9 +72,9 @@ class Estimators:
 
     Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from
     a commit that the worker did not foresee to its first drafts after it). ``covered`` is the share of a
-    turnaround that a worker's other children save where its first is not the target's token. A draft that came true or did not is
-    named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is 1, and the time by which
-    some rounds took longer than was aimed at for their tokens, as a share of twice what such rounds take.
+    turnaround that a worker's other children save where its first is not the target's token. A draft that came true or
+    did not is named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is 1, and the time
+    by which some rounds took longer than was aimed at for their tokens, as a share of twice what such rounds take.
 
     Attributes:
         remote, local: how often drafts of the worker and of the local draft are accepted.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from wanspec.engines.contract import GenerationEngine
 from wanspec.engines.pace import Pace
 from wanspec.errors import ConfigError
 
 ENGINES = ("torch", "zero")
+Dtype: TypeAlias = Literal["float32", "float64", "bfloat16", "float16"]
+Weights: TypeAlias = Literal["same", "int8"]
 Number = TypeVar("Number", int, float)
 
 

@@ -178,6 +178,7 @@ _ENTRIES = (
 CATALOG: Mapping[str, CatalogEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Every named model."""
 
+DEFAULT_PAIR = "smollm2"
 PAIRS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"smollm2": ("smollm2-135m-instruct", "smollm2-draft"), "small": ("small-target", "small-draft")}
 )

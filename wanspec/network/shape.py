@@ -11,6 +11,9 @@ from wanspec.errors import ConfigError
 
 LinkState: TypeAlias = Literal["on", "off", "cut"]
 
+DEFAULT_RTT_MS = 30.0
+"""Of deployments on one machine that are not told otherwise."""
+
 #: Changes with their time in ms after the relay's start.
 Script: TypeAlias = Sequence[tuple[float, Mapping[str, object]]]
 

@@ -6,19 +6,31 @@ import json
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from wanspec.core.tree import Origin
-from wanspec.errors import InvalidRequestError, ServerError
+from wanspec.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    RequestCancelledError,
+    ServerError,
+    UnavailableError,
+)
 from wanspec.triton.endpoint import INPUTS
 
 MODEL = "wanspec"
+DEFAULT_URL = "127.0.0.1:8001"
 TIMEOUT_S = 120.0
 PASSED = "ms have passed"
+LATER = ("StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED")
+PROBE_TIMEOUT_S = 10.0
+
+Prompt: TypeAlias = str | bytes | Sequence[int] | Sequence[Mapping[str, str]]
+"""Text, token ids, or the messages of a conversation."""
 
 
 class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # tritonclient has no types
@@ -29,19 +41,26 @@ class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # triton
 
     def close(self) -> None:
         """Close; a request still under way is cancelled, not waited for."""
-        if self._stream is not None:
-            self.stop_stream(cancel_requests=True)
+        self.stop_stream(cancel_requests=True)
         if self._channel is not None:
             super().close()
+
+    def stop_stream(self, cancel_requests: bool = False) -> None:
+        """Stop the stream, if there is one, and all of its threads."""
+        if self._stream is not None:
+            # One that is cancelled, or has broken, leaves gRPC's thread waiting for more requests: this ends it.
+            self._stream._request_queue.put(None)
+        super().stop_stream(cancel_requests)
 
 
 @dataclass(slots=True)
 class Piece:
-    """Part of an answer: text, and the tokens and origins it came with."""
+    """Part of an answer: text, and the tokens and origins it came with. The first has the length of the prompt."""
 
     text: str
     tokens: tuple[int, ...]
     origins: tuple[Origin, ...]
+    prompt_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +72,7 @@ class Answer:
         finish_reason: ``stop`` or ``length``.
         summary: what it cost (``docs/endpoint.md``), empty unless asked for.
         event_log: JSON lines, empty unless asked for.
+        prompt_tokens: of the prompt; 0 until the first piece.
     """
 
     text: str = ""
@@ -61,6 +81,7 @@ class Answer:
     finish_reason: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     event_log: list[str] = field(default_factory=list)
+    prompt_tokens: int = 0
 
 
 class Pending:
@@ -73,14 +94,22 @@ class Pending:
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._client = _Connection(url)
         self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
-        self._client.async_stream_infer(model, inputs)
+        try:
+            self._client.async_stream_infer(model, inputs)
+        except InferenceServerException as error:
+            # The stream has broken already: once its thread has ended, why is known.
+            self._client.stop_stream(cancel_requests=True)
+            self._results.put(error)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield pieces as they come.
 
         Raises:
             InvalidRequestError: the server refused the request.
-            ServerError: it failed, the connection broke, or nothing came within the timeout.
+            UnavailableError: the server takes no request now, or cannot be reached.
+            DeadlineError: nothing came within the timeout, or the request's own deadline has passed.
+            ServerError: it failed.
+            RequestCancelledError: :meth:`interrupt` was called.
         """
         try:
             while not self.answer.finish_reason:
@@ -98,11 +127,17 @@ class Pending:
         """Close the stream: a request still under way ends in both regions."""
         self._client.close()
 
+    def interrupt(self) -> None:
+        """Make whoever iterates cancel the request and raise. From any thread; returns at once."""
+        self._results.put(RequestCancelledError("the request was cancelled"))
+
     def _take(self) -> Piece:
         try:
             outcome = self._results.get(timeout=self._timeout_s)
         except queue.Empty:
-            raise ServerError(f"{self._url}: no answer within {self._timeout_s:g} s") from None
+            raise DeadlineError(f"{self._url}: no answer within {self._timeout_s:g} s") from None
+        if isinstance(outcome, RequestCancelledError):
+            raise outcome
         if isinstance(outcome, InferenceServerException):
             raise _as_error(self._url, outcome)
         text = _text(outcome, "text_output")
@@ -112,11 +147,13 @@ class Pending:
         answer.text += text
         answer.tokens += tokens
         answer.origins += origins
+        prompt_tokens = _number(outcome, "num_input_tokens")
+        answer.prompt_tokens += prompt_tokens
         answer.finish_reason = _text(outcome, "finish_reason")
         if answer.finish_reason:
             answer.summary = json.loads(_text(outcome, "summary") or "{}")
             answer.event_log = _text(outcome, "event_log").splitlines()
-        return Piece(text, tokens, origins)
+        return Piece(text, tokens, origins, prompt_tokens)
 
 
 class WanspecClient:
@@ -130,7 +167,7 @@ class WanspecClient:
 
     def ask(
         self,
-        prompt: str | bytes | Sequence[int],
+        prompt: Prompt,
         *,
         max_tokens: int | None = None,
         stream: bool = True,
@@ -157,6 +194,8 @@ class WanspecClient:
         inputs = []
         if isinstance(prompt, (str, bytes)):
             inputs.append(_input("text_input", "BYTES", prompt.encode() if isinstance(prompt, str) else prompt))
+        elif prompt and isinstance(prompt[0], Mapping):
+            inputs.append(_input("messages", "BYTES", json.dumps(prompt).encode()))
         else:
             inputs.append(_input("input_ids", "INT32", *prompt))
         options: list[tuple[str, str, Any]] = [
@@ -193,12 +232,22 @@ class WanspecClient:
         """
         client = _Connection(self._url)
         try:
-            config = client.get_model_config(self._model, as_json=True, client_timeout=10.0)["config"]
+            config = client.get_model_config(self._model, as_json=True, client_timeout=PROBE_TIMEOUT_S)["config"]
         except InferenceServerException as error:
             raise ServerError(f"{self._url}: {error.message()}") from error
         finally:
             client.close()
         return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
+
+    def ready(self) -> bool:
+        """Whether the endpoint can be reached and serves the model."""
+        client = _Connection(self._url)
+        try:
+            return bool(client.is_model_ready(self._model, client_timeout=PROBE_TIMEOUT_S))
+        except InferenceServerException:
+            return False
+        finally:
+            client.close()
 
     def models(self) -> list[str]:
         """Return the models of the endpoint's repository, loaded or not.
@@ -208,7 +257,7 @@ class WanspecClient:
         """
         client = _Connection(self._url)
         try:
-            index = client.get_model_repository_index(as_json=True, client_timeout=10.0)
+            index = client.get_model_repository_index(as_json=True, client_timeout=PROBE_TIMEOUT_S)
         except InferenceServerException as error:
             raise ServerError(f"{self._url}: {error.message()}") from error
         finally:
@@ -221,6 +270,10 @@ def _as_error(url: str, error: InferenceServerException) -> Exception:
     name, _, problem = message.partition(": ")
     if name.split(".")[0] in INPUTS and problem and not problem.endswith(PASSED):
         return InvalidRequestError(name, problem)
+    if message.endswith(PASSED):
+        return DeadlineError(f"{url}: {message}")
+    if error.status() in LATER:
+        return UnavailableError(f"{url}: {message}")
     return ServerError(f"{url}: {message}")
 
 
@@ -230,6 +283,11 @@ def _input(name: str, kind: str, *values: Any) -> Any:
     tensor = triton.InferInput(name, list(array.shape), kind)
     tensor.set_data_from_numpy(array)
     return tensor
+
+
+def _number(result: Any, name: str) -> int:
+    array = result.as_numpy(name)
+    return 0 if array is None or array.size == 0 else int(array.reshape(-1)[0])
 
 
 def _text(result: Any, name: str) -> str:

@@ -23,6 +23,7 @@ INPUTS = (
     "max_tokens",
     "stream",
     "chat",
+    "messages",
     "end_id",
     "temperature",
     "top_k",
@@ -41,9 +42,10 @@ INPUTS = (
     "return_summary",
     "return_event_log",
 )
-OUTPUTS = ("text_output", "output_ids", "origins", "finish_reason", "summary", "event_log")
+OUTPUTS = ("text_output", "output_ids", "origins", "num_input_tokens", "finish_reason", "summary", "event_log")
 
 DEFAULT_MAX_TOKENS = 128
+PROMPTS = ("text_input", "input_ids", "messages")
 _NO_END = -1
 
 
@@ -80,7 +82,9 @@ def read_request(tensors: Tensors, codec: TextCodec, defaults: Defaults, tracepa
     """
     prompt = _prompt(tensors, codec, defaults.context)
     room = defaults.context - len(prompt)
-    max_tokens = whole(tensors, "max_tokens", max(1, min(DEFAULT_MAX_TOKENS, room)))
+    # A chat's answer ends by itself.
+    usual = room if "messages" in tensors else min(DEFAULT_MAX_TOKENS, room)
+    max_tokens = whole(tensors, "max_tokens", max(1, usual))
     policy, parameters = _policy(tensors, defaults)
     request = Request(
         prompt=prompt,
@@ -103,22 +107,44 @@ def read_request(tensors: Tensors, codec: TextCodec, defaults: Defaults, tracepa
 
 
 def _prompt(tensors: Tensors, codec: TextCodec, context: int) -> tuple[int, ...]:
-    given, ids = tensors.get("text_input"), tensors.get("input_ids")
-    if (given is None) == (ids is None):
-        raise InvalidRequestError(
-            "text_input", "send either text_input or input_ids" + (", not both" if ids is not None else "")
-        )
+    given = [name for name in PROMPTS if name in tensors]
+    if len(given) != 1:
+        found = f"; {' and '.join(given)} were sent" if given else ""
+        raise InvalidRequestError("text_input", f"send exactly one of {', '.join(PROMPTS)}{found}")
+    ids = tensors.get("input_ids")
     if ids is not None:
         if ids.size == 0:
             raise InvalidRequestError("input_ids", "is empty; at least 1 token is needed")
         return tuple(int(token) for token in ids.reshape(-1))
+    if "messages" in tensors:
+        messages = _messages(text(tensors, "messages", ""))
+        _check_length("messages", sum(len(message["content"]) for message in messages), codec, context)
+        return tuple(codec.encode_chat(messages))
     prompt = text(tensors, "text_input", "")
     if not prompt:
         raise InvalidRequestError("text_input", "is empty; at least 1 character is needed")
-    # Known without the seconds that splitting a huge text takes.
-    if len(prompt) > context * codec.longest_token:
-        raise InvalidRequestError("text_input", f"{len(prompt)} characters cannot fit a context of {context} tokens")
+    _check_length("text_input", len(prompt), codec, context)
     return tuple(codec.encode(prompt, chat=bool(whole(tensors, "chat", 0))))
+
+
+def _check_length(field: str, characters: int, codec: TextCodec, context: int) -> None:
+    """Refuse what cannot fit without the seconds that splitting a huge text takes."""
+    if characters > context * codec.longest_token:
+        raise InvalidRequestError(field, f"{characters} characters cannot fit a context of {context} tokens")
+
+
+def _messages(raw: str) -> list[dict[str, str]]:
+    try:
+        given = json.loads(raw)
+    except ValueError as error:
+        raise InvalidRequestError("messages", f"is not JSON: {error}") from None
+    if not isinstance(given, list) or not given:
+        raise InvalidRequestError("messages", 'is not a JSON list such as [{"role": "user", "content": "Hello"}]')
+    for index, message in enumerate(given):
+        for name in ("role", "content"):
+            if not isinstance(message, dict) or not isinstance(message.get(name), str):
+                raise InvalidRequestError("messages", f"message {index} has no string {name!r}")
+    return given
 
 
 def _policy(tensors: Tensors, defaults: Defaults) -> tuple[str, dict[str, float | int | str]]:
@@ -160,6 +186,11 @@ def delta(text: str, tokens: tuple[int, ...], origins: tuple[int, ...]) -> dict[
         "output_ids": np.array([tokens], dtype=np.int32).reshape(1, -1),
         "origins": np.array([origins], dtype=np.uint8).reshape(1, -1),
     }
+
+
+def beginning(prompt: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+    """Make the output tensors that only the first piece of an answer has."""
+    return {"num_input_tokens": np.array([[len(prompt)]], dtype=np.int32)}
 
 
 def closing(

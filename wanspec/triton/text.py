@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,33 @@ class TextCodec:
             InvalidRequestError: the model has no chat template, or the text gives no token.
         """
         if chat:
-            if self._chat is None:
-                raise InvalidRequestError("chat", f"{self._folder.name} has no chat template; send chat = false")
-            messages = [{"role": "user", "content": text}]
-            text = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=not chat).ids
+            return self.encode_chat([{"role": "user", "content": text}], "chat")
+        return self._encode(text, "text_input", special_tokens=True)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], field: str = "messages") -> list[int]:
+        """Turn a conversation into the token ids that come before the assistant's next message.
+
+        Args:
+            messages: each with ``role`` and ``content``, as the model's chat template takes them.
+            field: the input to name in errors.
+
+        Raises:
+            InvalidRequestError: the model has no chat template, or its template refuses the conversation.
+        """
+        if self._chat is None:
+            raise InvalidRequestError(field, f"{self._folder.name} has no chat template; send text_input without chat")
+        from jinja2 import TemplateError  # comes with transformers, which the template needed
+
+        try:
+            rendered = self._chat.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise InvalidRequestError(field, f"the model's chat template refuses it: {error}") from error
+        return self._encode(rendered, field, special_tokens=False)  # the template has them
+
+    def _encode(self, text: str, field: str, *, special_tokens: bool) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special_tokens).ids
         if not ids:
-            raise InvalidRequestError("text_input", "is empty; at least 1 token is needed")
+            raise InvalidRequestError(field, "is empty; at least 1 token is needed")
         return ids
 
     def word(self, word: str) -> tuple[int, ...]:

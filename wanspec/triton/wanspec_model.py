@@ -28,7 +28,7 @@ from wanspec.triton import tensorrt_llm
 from wanspec.triton.auth import read_token
 from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.controller_body import ControllerBody
-from wanspec.triton.endpoint import INPUTS, Asked, Defaults, closing, delta, read_request
+from wanspec.triton.endpoint import INPUTS, Asked, Defaults, beginning, closing, delta, read_request
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
@@ -159,11 +159,12 @@ class _Answer:
         self._tokens: list[int] = []
         self._origins: list[int] = []
         self._pieces: list[str] = []
+        self._beginning = beginning(asked.request.prompt)
 
     def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
         text = self._text.push(tokens)
         if self._asked.stream:
-            self._sender.send(_response(delta(text, tokens, origins)))
+            self._sender.send(_response(self._begun(delta(text, tokens, origins))))
             return
         self._tokens += tokens
         self._origins += origins
@@ -177,13 +178,17 @@ class _Answer:
             _refuse(self._sender, finished.error, "INVALID_ARG" if not finished.summary else "INTERNAL")
             return
         self._pieces.append(self._text.flush())
-        outputs = delta("".join(self._pieces), tuple(self._tokens), tuple(self._origins))
+        outputs = self._begun(delta("".join(self._pieces), tuple(self._tokens), tuple(self._origins)))
         outputs |= closing(
             finished.reason,
             finished.summary if self._asked.summary else None,
             finished.log if self._asked.event_log else None,
         )
         self._sender.send(_response(outputs), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _begun(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        first, self._beginning = self._beginning, {}
+        return outputs | first
 
     def cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())

@@ -29,7 +29,7 @@ def test_make_targets_exist():
 
 
 def test_commands_and_their_options_exist():
-    lines = [found for code in CODE for found in re.findall(r"^(?:.venv/bin/)?wanspec ([a-z]+)([^#]*)", code)]
+    lines = [found for code in CODE for found in re.findall(r"^(?:.venv/bin/)?wanspec ([a-z-]+)([^#]*)", code)]
     assert {name for name, _ in lines} >= {"up", "generate", "demo", "doctor"}
     for name, rest in lines:
         options = {option for parameter in cli.commands[name].params for option in parameter.opts}

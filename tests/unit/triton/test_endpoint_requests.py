@@ -55,8 +55,12 @@ def test_end_id(end_id: int, expected: frozenset[int]) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({}, "text_input: send either"),
-        ({"text_input": text("a"), "input_ids": np.ones((1, 2), np.int32)}, "not both"),
+        ({}, "text_input: send exactly one of text_input, input_ids, messages"),
+        ({"text_input": text("a"), "input_ids": np.ones((1, 2), np.int32)}, "; text_input and input_ids were sent"),
+        ({"messages": text("x")}, "messages: is not JSON"),
+        ({"messages": text("[]")}, "messages: is not a JSON list"),
+        ({"messages": text('[{"role": "user"}]')}, "messages: message 0 has no string 'content'"),
+        ({"messages": text('[{"role": "user", "content": "a"}]')}, "messages: small-target has no chat template"),
         ({"text_input": text("")}, "text_input: is empty"),
         ({"input_ids": np.ones((1, 0), np.int32)}, "input_ids: is empty"),
         ({"text_input": text(b"ab\xff")}, "text_input: is not UTF-8: byte 2 is 0xff"),

@@ -57,3 +57,32 @@ def test_bad_prompts_and_folders(tmp_path) -> None:
         CODEC.encode("hello", chat=True)
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         TextCodec(tmp_path)
+
+
+TEMPLATE = """\
+{%- if messages[-1].role != 'user' %}{{ raise_exception('the last message must be from the user') }}{% endif %}
+{%- for message in messages %}{{ message.role }}: {{ message.content }}
+{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("chat")
+    for file in resolve("small-target").iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return TextCodec(folder)
+
+
+def test_a_conversation_goes_through_the_models_template(chatting: TextCodec) -> None:
+    turns = [("system", "Be brief."), ("user", "Where?"), ("assistant", "Here."), ("user", "Why?")]
+    ids = chatting.encode_chat([{"role": role, "content": content} for role, content in turns])
+    said = "system: Be brief.\nuser: Where?\nassistant: Here.\nuser: Why?\nassistant:"
+    assert CODEC.tokenizer.decode(ids) == said
+    assert chatting.encode("Why?", chat=True) == CODEC.tokenizer.encode("user: Why?\nassistant:").ids
+
+
+def test_what_the_template_refuses_is_told(chatting: TextCodec) -> None:
+    with pytest.raises(InvalidRequestError, match=r"messages: .* the last message must be from the user"):
+        chatting.encode_chat([{"role": "assistant", "content": "Hello"}])

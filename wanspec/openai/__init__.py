@@ -1,0 +1,1 @@
+"""An OpenAI-compatible HTTP front over the endpoint: ``docs/openai.md``. A process of its own, beside Triton."""
