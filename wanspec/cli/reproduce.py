@@ -1,89 +1,66 @@
-"""``wanspec reproduce``: the paper's figures, made anew."""
+"""``wanspec reproduce``: the paper's figures, made anew, and those that show what ``adaptive`` adds."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from wanspec.cli.command import JsonErrors
+from wanspec.cli.figures import MAKERS, PAPER
 from wanspec.cli.simulation_options import progress
 from wanspec.errors import ConfigError
-from wanspec.simulation.catalogue import make_source
 from wanspec.simulation.experiment import processors
 from wanspec.simulation.figures import Figure, agreements, markdown
 from wanspec.simulation.plots import save_png, save_reproduction
-from wanspec.simulation.reproduction import Reproduction, requests_of
-from wanspec.simulation.setup import Setup
-from wanspec.simulation.timings import timing
-
-FIGURES = ("fig7", "fig8", "fig9")
-_SOURCES = {"fig7": "iid:0.8", "fig8": "iid:0.8", "fig9": "markov:0.8:0.83"}
-_TIMINGS = {"fig7": "70b-8gpu", "fig8": "70b-8gpu", "fig9": "paper-cloud"}
 
 
 @click.command(cls=JsonErrors)
-@click.argument("figure", type=click.Choice([*FIGURES, "all"]))
+@click.argument("figure", type=click.Choice([*MAKERS, "all"]))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="reproduction", show_default=True)
 @click.option("--requests", default=20, show_default=True, type=click.IntRange(2), help="A point; the paper has 20.")
+@click.option("--tokens", default=100, show_default=True, type=click.IntRange(2, 4000), help="A request.")
 @click.option("--timing", "timing_name", help="Step times other than the figure's: a profile, or target/draft in ms.")
-@click.option("--source", help="Where tokens come from, other than the figure's: see wanspec simulate --help.")
+@click.option("--source", help="Where tokens come from, for figures of one source: see wanspec simulate --help.")
+@click.option("--trace", "traces", multiple=True, type=click.Path(path_type=Path), help="adaptive: a recorded pair.")
+@click.option("--only", multiple=True, help="robustness: NAME=VALUES of rtt, rate, jitter, confidence or event.")
+@click.option("--cells", default=0, type=click.IntRange(0), help="robustness: only so many, drawn by the seed.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option("--processes", default=0, type=click.IntRange(0), help="0: one a core.")
-def reproduce(
-    figure: str,
-    out: Path,
-    requests: int,
-    timing_name: str | None,
-    source: str | None,
-    seed: int,
-    processes: int,
-) -> None:
-    """Make figures 7, 8 or 9 of the paper anew: Markdown, JSON, PNG and an HTML page, the paper's figures beside ours.
+def reproduce(figure: str, out: Path, processes: int, **options: Any) -> None:
+    """Make figures: Markdown, JSON, PNG and an HTML page, with what the paper states or what was aimed at beside ours.
 
     \b
-    fig7  what branching, theta and phi add, over round-trip times
-    fig8  100 values of phi at five round-trip times
-    fig9  the cloud deployment's round-trip times and step times
+    fig7        what branching, theta and phi add, over round-trip times
+    fig8        100 values of phi at five round-trip times
+    fig9        the cloud deployment's round-trip times and step times
+    all         these three, which are the paper's
+    adaptive    what adaptive gains, with fewer and more leaves, slower passes, a sampling target, recorded pairs
+    pareto      latency against draft passes: adaptive by its price, wanspec by phi
+    robustness  adaptive with a latency target, over 504 conditions, worst first
 
     \b
     Examples:
       wanspec reproduce fig9
       wanspec reproduce all --requests 200 --out results
+      wanspec reproduce adaptive --requests 200 --trace small.trace.gz
+      wanspec reproduce robustness --cells 50
+      wanspec reproduce robustness --only rtt=0,30 --only rate=0.2 --only event=dies --requests 60
     """
-    names = FIGURES if figure == "all" else (figure,)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("out", f"{out} cannot be made: {error}") from error
     made = []
-    for name in names:
-        with progress(requests_of(name, requests), name) as tell:
-            made.append(
-                _figure(
-                    name,
-                    timing_name or _TIMINGS[name],
-                    source or _SOURCES[name],
-                    Setup(make_source(source or _SOURCES[name], seed), requests=requests, seed=seed),
-                    Reproduction(Setup(make_source("reference", seed)), "", processes or processors(), tell),
-                )
-            )
+    for name in PAPER if figure == "all" else (figure,):
+        making = MAKERS[name](name, options, processes or processors())
+        with progress(making.requests, name) as tell:
+            made.append(making.make(tell))
         _write(made[-1], out)
     save_reproduction(made, out / "figures.html")
     click.echo(f"written to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())), err=True)
-
-
-def _figure(name: str, timing_name: str, source: str, setup: Setup, how: Reproduction) -> Figure:
-    costs = timing(timing_name).costs
-    conditions = (
-        f"Target step {costs.target_ms:g} ms, draft step and worker pass {costs.draft_ms:g} ms ({timing_name}); "
-        f"source {source}; {setup.requests} requests of {setup.tokens} tokens a point."
-    )
-    made: Figure = getattr(replace(how, setup=replace(setup, costs=costs), conditions=conditions), name)()
-    return made
 
 
 def _write(figure: Figure, out: Path) -> None:

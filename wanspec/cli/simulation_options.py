@@ -17,11 +17,10 @@ from wanspec.core.costs import CostModel
 from wanspec.core.policies import POLICIES
 from wanspec.engines.stored_costs import ROLES, load_costs
 from wanspec.errors import ConfigError
-from wanspec.simulation.catalogue import NAMES, make_source, read_lines
+from wanspec.simulation.catalogue import NAMES, read_lines, source_setup
 from wanspec.simulation.gpu import Costs
 from wanspec.simulation.setup import DEEDS, Contender, Setup
 from wanspec.simulation.timings import TIMINGS, timing
-from wanspec.simulation.traces import TracePair
 from wanspec.simulation.weather import RttTrace, Spikes, Weather
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -101,23 +100,20 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
         weather.path = RttTrace.read(read_lines(options["rtt_trace"]))
     elif options["spikes"]:
         weather.path = _spikes(options["spikes"])
-    pair = make_source(options["source"], options["seed"], options["confidence"])
-    recorded = pair if isinstance(pair, TracePair) else None
-    return Setup(
-        pair,
-        costs,
-        weather,
-        rtt_ms,
+    return source_setup(
+        options["source"],
+        options["seed"],
+        options["confidence"],
+        costs=costs,
+        weather=weather,
+        rtt_ms=rtt_ms,
         jitter=options["jitter"],
         leaves=options["leaves"],
-        requests=min(options["requests"], len(recorded.texts)) if recorded else options["requests"],
-        tokens=min(options["tokens"], recorded.length) if recorded else options["tokens"],
-        prompts=recorded.prompts if recorded else (),
+        requests=options["requests"],
+        tokens=options["tokens"],
         concurrent=options["concurrent"],
-        temperature=1.0 if options["source"].startswith("coupled") else 0.0,
         deeds=tuple(_deed(text) for text in options["deeds"]),
         pause_ms=options["pause"],
-        seed=options["seed"],
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from wanspec.errors import ConfigError
 from wanspec.simulation.dependent import COUPLED_ERROR, CoupledPair, markov
 from wanspec.simulation.laws import REFERENCE, make_table, mixture_of
 from wanspec.simulation.models import Pair
+from wanspec.simulation.setup import Setup
 from wanspec.simulation.sources import TablePair
-from wanspec.simulation.traces import read_trace
+from wanspec.simulation.traces import TracePair, read_trace
 
 NAMES = "reference, iid:RATE, markov, markov:FIRST:GIVEN, coupled, coupled:ERROR, trace:FILE"
 
@@ -44,6 +47,24 @@ def make_source(name: str, seed: int, sharpness: float = 1.0) -> Pair:
     if kind == "coupled" and len(given) <= 1 and min(given, default=1.0) >= 0.0:
         return CoupledPair(seed, given[0] if given else COUPLED_ERROR)
     raise ConfigError("source", f"{name!r} is unknown; there are {NAMES}")
+
+
+def source_setup(name: str, seed: int, sharpness: float = 1.0, **given: Any) -> Setup:
+    """Make a setup with a source: a trace's own prompts, no more requests and tokens than it holds; T = 1 if coupled.
+
+    Args:
+        name, seed, sharpness: as in :func:`make_source`.
+        given: the setup's other attributes.
+
+    Raises:
+        ConfigError: as :func:`make_source`.
+    """
+    pair = make_source(name, seed, sharpness)
+    setup = Setup(pair, temperature=1.0 if name.startswith("coupled") else 0.0, seed=seed, **given)
+    if isinstance(pair, TracePair):
+        requests, tokens = min(setup.requests, len(pair.texts)), min(setup.tokens, pair.length)
+        return replace(setup, prompts=pair.prompts, requests=requests, tokens=tokens)
+    return setup
 
 
 def read_lines(path: Path) -> list[str]:

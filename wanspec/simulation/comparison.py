@@ -58,6 +58,12 @@ class Comparison:
     tokens_a_round: float
     remote_passes_a_token: float
 
+    @property
+    def draft_passes_ratio(self) -> Estimate:
+        """Draft passes in the scarce region as a share of the baseline's."""
+        saved = self.draft_passes_saved
+        return Estimate(1.0 - saved.value, 1.0 - saved.high, 1.0 - saved.low)
+
 
 def compare(policy: Sequence[Measured], baseline: Sequence[Measured]) -> Comparison:
     """Compare measurements of the same requests, in the same order."""

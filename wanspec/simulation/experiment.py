@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+from typing import TypeAlias
 
 from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
 from wanspec.core.events import Request
@@ -24,7 +25,9 @@ WARM_UP = 2
 CONTEXT = 4096
 MOST_AT_ONCE = 256
 
-_taken: list[Setup] = []
+Job: TypeAlias = tuple[Setup, Contender]
+
+_taken: list[tuple[Setup, ...]] = []
 
 
 def measure(
@@ -104,16 +107,36 @@ def run(
         InvalidRequestError: a policy or one of its parameters is unknown.
         ConfigError: a deed is unknown.
     """
-    chunks = _chunks(setup)
-    tasks = [(contender, chunk) for chunk in chunks for contender in contenders]
-    done: dict[tuple[str, int], list[Measured]] = {}
-    for name, start, results in _each(setup, tasks, processes):
-        done[name, start] = results
+    found = run_jobs([(setup, contender) for contender in contenders], processes=processes, progress=progress)
+    return {contender.name: results for contender, results in zip(contenders, found, strict=True)}
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, processes: int = 1, progress: Callable[[int], None] | None = None
+) -> list[list[Measured]]:
+    """Run contenders, each in a setup of its own, in one pool of processes.
+
+    Args:
+        jobs: what to run in which setup.
+        processes: how many to use; the results do not depend on it.
+        progress: told of requests that are done.
+
+    Returns:
+        For each job one measurement a request, in the order of the requests.
+
+    Raises:
+        InvalidRequestError: a policy or one of its parameters is unknown.
+        ConfigError: a deed is unknown.
+    """
+    chunks = [_chunks(setup) for setup, _ in jobs]
+    longest = max(map(len, chunks), default=0)
+    tasks = [(job, mine[turn]) for turn in range(longest) for job, mine in enumerate(chunks) if turn < len(mine)]
+    done: dict[tuple[int, int], list[Measured]] = {}
+    for job, start, results in _each(jobs, tasks, processes):
+        done[job, start] = results
         if progress is not None:
             progress(len(results))
-    return {
-        contender.name: [one for chunk in chunks for one in done[contender.name, chunk[0]]] for contender in contenders
-    }
+    return [[one for chunk in mine for one in done[job, chunk[0]]] for job, mine in enumerate(chunks)]
 
 
 def processors() -> int:
@@ -122,32 +145,35 @@ def processors() -> int:
 
 
 def _each(
-    setup: Setup, tasks: Sequence[tuple[Contender, range]], processes: int
-) -> Iterator[tuple[str, int, list[Measured]]]:
+    jobs: Sequence[Job], tasks: Sequence[tuple[int, range]], processes: int
+) -> Iterator[tuple[int, int, list[Measured]]]:
     if processes <= 1:
-        for contender, chunk in tasks:
-            yield contender.name, chunk[0], measure(setup, contender, chunk)
+        for job, chunk in tasks:
+            yield job, chunk[0], measure(*jobs[job], chunk)
         return
-    with ProcessPoolExecutor(processes, get_context("forkserver"), _take, (setup,)) as pool:
-        futures = {pool.submit(_measure_taken, contender, chunk): (contender, chunk) for contender, chunk in tasks}
+    setups = tuple(setup for setup, _ in jobs)
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(processes, context, _take, (setups,)) as pool:
+        futures = {pool.submit(_measure_taken, job, jobs[job][1], chunk): (job, chunk) for job, chunk in tasks}
         try:
             for future in as_completed(futures):
-                contender, chunk = futures[future]
-                yield contender.name, chunk[0], future.result()
+                job, chunk = futures[future]
+                yield job, chunk[0], future.result()
         finally:
             for future in futures:
                 future.cancel()
 
 
-def _take(setup: Setup) -> None:
-    """Keep a setup in a process of the pool: a source's tables are sent once, not with every task."""
-    _taken.append(setup)
+def _take(setups: tuple[Setup, ...]) -> None:
+    """Keep setups in a process of the pool: sources' tables are sent once, not with every task."""
+    _taken.append(setups)
     gc.freeze()
     gc.set_threshold(100_000)  # trees are cycles, and short-lived
 
 
-def _measure_taken(contender: Contender, numbers: range) -> list[Measured]:
-    return measure(_taken[-1], contender, numbers)
+def _measure_taken(job: int, contender: Contender, numbers: range) -> list[Measured]:
+    return measure(_taken[-1][job], contender, numbers)
 
 
 def _chunks(setup: Setup) -> list[range]:

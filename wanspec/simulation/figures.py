@@ -1,8 +1,8 @@
-"""Figures as data: curves over an axis, and what the paper states beside them."""
+"""Figures as data: curves over an axis, tables, and what the paper states, or what was aimed at, beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,14 +29,46 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Yardstick:
+    """Whose values stand beside ours, and how a comparison is worded.
+
+    Attributes:
+        says: heading of the values.
+        legend: what precedes a curve's name where they are drawn.
+        yes, no: where ours lies in the stated range, and where not.
+        tolerance: how far outside the range a value still counts.
+    """
+
+    says: str
+    legend: str
+    yes: str
+    no: str
+    tolerance: float
+
+
+PAPER = Yardstick("the paper says", "the paper on", "agrees", "differs", 0.05)
+"""The paper gives round numbers."""
+AIMS = Yardstick("aim", "wanted of", "met", "missed", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as they are shown."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stated:
-    """A value that the paper's text gives, as its words have it.
+    """A value that ours is compared with, as its words have it.
 
     Attributes:
         curve: which of ours it is to be compared with.
         x: place on the axis.
         low, high: the range that the words allow; equal where they name one value.
-        words: what the paper says, in short.
+        words: what is said, in short.
     """
 
     curve: str
@@ -76,6 +108,9 @@ class Figure:
         conditions: how it was made, in a sentence.
         panels: what is drawn side by side.
         names: of curves, in the order of their colours, for one legend of all panels; empty for one in each.
+        tables: shown instead of the curves' own, where there are any.
+        rows: what the tables show, as plain values.
+        yardstick: whose the stated values are.
     """
 
     name: str
@@ -84,6 +119,9 @@ class Figure:
     conditions: str
     panels: tuple[Panel, ...]
     names: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    rows: tuple[Mapping[str, Any], ...] = ()
+    yardstick: Yardstick = PAPER
 
     def colour(self, name: str) -> int:
         """A curve's place among the colours: the same in every panel."""
@@ -105,14 +143,9 @@ class Agreement:
     agrees: bool
 
 
-def agreements(figure: Figure, tolerance: float = 0.05) -> list[Agreement]:
-    """Compare what the paper states with the curves at the same place.
-
-    Args:
-        figure: with curves that have a point at each stated place.
-        tolerance: how far outside the stated range a value still agrees: the paper gives round numbers.
-    """
-    found = []
+def agreements(figure: Figure) -> list[Agreement]:
+    """Compare what is stated with the curves, which have a point at each stated place."""
+    found, tolerance = [], figure.yardstick.tolerance
     for panel in figure.panels:
         curves = {curve.name: curve for curve in panel.curves}
         for stated in panel.stated:
@@ -123,21 +156,28 @@ def agreements(figure: Figure, tolerance: float = 0.05) -> list[Agreement]:
 
 
 def markdown(figure: Figure) -> str:
-    """Write a figure as Markdown tables: one a panel, and the paper's statements with ours."""
+    """Write a figure as Markdown: its tables, or else one a panel, and the statements with ours."""
     lines = [f"## {figure.name}: {figure.title}", "", figure.conditions, ""]
-    for panel in figure.panels:
+    for table in figure.tables:
+        lines += [f"**{table.title}**", "", *_table(table), ""]
+    for panel in () if figure.tables else figure.panels:
         lines += [f"**{panel.quantity[0].upper()}{panel.quantity[1:]}** (median, 90% interval)", ""]
         lines += _curves(figure.axis, panel.curves)
     if any(panel.stated for panel in figure.panels):
-        lines += ["| the paper says | curve | at | stated | ours | |", "|---|---|---|---|---|---|"]
+        lines += [f"| {figure.yardstick.says} | curve | at | stated | ours | |", "|---|---|---|---|---|---|"]
         for each in agreements(figure):
-            stated, words = each.stated, "agrees" if each.agrees else "**differs**"
+            stated, words = each.stated, figure.yardstick.yes if each.agrees else f"**{figure.yardstick.no}**"
             span = f"{stated.low:.2f}" if stated.low == stated.high else f"{stated.low:.2f} to {stated.high:.2f}"
             lines.append(
                 f"| {stated.words} | {stated.curve} | {stated.x:g} | {span} | {each.ours.value:.2f} | {words} |"
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def _table(table: Table) -> list[str]:
+    lines = [table.header, ("---",) * len(table.header), *table.rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
 def _curves(axis: str, curves: Sequence[Curve]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wanspec.errors import ConfigError
-from wanspec.simulation.figures import Figure, Panel, agreements
+from wanspec.simulation.figures import Figure, Panel, Table, agreements
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def save_reproduction(figures: Sequence[Figure], path: Path) -> None:
-    """Write the paper's figures, with what it states beside ours, as one page.
+    """Write figures, with what the paper states or what was aimed at beside ours, as one page.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -42,9 +42,9 @@ def save_reproduction(figures: Sequence[Figure], path: Path) -> None:
     save_html(
         figures,
         path,
-        "The paper's figures, made anew",
-        "<p>Lines: ours, with 90% intervals. Squares: what the paper's text states (arXiv 2602.18931), at the curve of "
-        "the same colour.</p>",
+        "Figures from the simulator",
+        "<p>Lines: ours, with 90% intervals. Squares: what the paper's text states (arXiv 2602.18931), or what was "
+        "aimed at, at the curve of the same colour.</p>",
     )
 
 
@@ -73,15 +73,31 @@ def require_matplotlib() -> None:
 
 
 def _section(figure: Figure) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(each.stated.words)}<td>{escape(each.stated.curve)}<td>{each.stated.x:g}"
-        f"<td>{_span(each.stated.low, each.stated.high)}<td>{each.ours.value:.2f}"
-        f"<td class={'agrees' if each.agrees else 'differs'}>{'agrees' if each.agrees else 'differs'}"
-        for each in agreements(figure)
+    tables = "".join(_table(table) for table in figure.tables)
+    return (
+        f"<h2>{figure.name}: {escape(figure.title)}</h2><p>{escape(figure.conditions)}</p>{_svg(figure)}"
+        f"{_statements(figure)}{tables}"
     )
-    return f"<h2>{figure.name}: {escape(figure.title)}</h2><p>{escape(figure.conditions)}</p>{_svg(figure)}" + (
-        f"<table><tr><th>the paper says<th>curve<th>at<th>stated<th>ours<th></tr>{rows}</table>" if rows else ""
-    )
+
+
+def _statements(figure: Figure) -> str:
+    measure, rows = figure.yardstick, []
+    for each in agreements(figure):
+        word = measure.yes if each.agrees else measure.no
+        rows.append(
+            f"<tr><td>{escape(each.stated.words)}<td>{escape(each.stated.curve)}<td>{each.stated.x:g}"
+            f"<td>{_span(each.stated.low, each.stated.high)}<td>{each.ours.value:.2f}"
+            f"<td class={'agrees' if each.agrees else 'differs'}>{word}"
+        )
+    if not rows:
+        return ""
+    return f"<table><tr><th>{measure.says}<th>curve<th>at<th>stated<th>ours<th></tr>{''.join(rows)}</table>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}" for cell in table.header)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in table.rows)
+    return f"<h3>{escape(table.title)}</h3><div class=wide><table><tr>{head}</tr>{rows}</table></div>"
 
 
 def _span(low: float, high: float) -> str:
@@ -125,7 +141,7 @@ def _panel(axes: Axes, panel: Panel, figure: Figure) -> None:
         axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)
     told: set[str] = set()
     for stated in panel.stated:
-        label = "" if stated.curve in told else f"the paper on {stated.curve}"
+        label = "" if stated.curve in told else f"{figure.yardstick.legend} {stated.curve}"
         told.add(stated.curve)
         low, high = max(stated.low, min(stated.high, _lowest(panel))), stated.high
         middle = (low + high) / 2

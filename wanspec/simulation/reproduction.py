@@ -164,5 +164,4 @@ def _latency(comparison: Comparison) -> Estimate:
 
 
 def _passes(comparison: Comparison) -> Estimate:
-    saved = comparison.draft_passes_saved
-    return Estimate(1.0 - saved.value, 1.0 - saved.high, 1.0 - saved.low)
+    return comparison.draft_passes_ratio

@@ -85,6 +85,25 @@ def test_reproduce_writes_tables_pictures_and_a_page(call, tmp_path):
     assert [point["x"] for point in made["panels"][0]["curves"][0]["points"]] == [10.0, 15.0, 70.0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rows", "shown"),
+    [
+        (["robustness", "--cells", "3"], 3, "3 cells, worst first"),
+        (["robustness", "--only", "rtt=0,30", "--only", "rate=0.2", "--only", "confidence=over"], 12, "12 cells"),
+        (["pareto"], 7 * (10 + 12 + 1), "beyond everywhere"),
+        (["adaptive"], 5 * 6 * 7, "of the possible gain"),
+    ],
+)
+def test_reproduce_makes_our_own_figures(call, tmp_path, arguments, rows, shown):
+    name, out = arguments[0], tmp_path / "made"
+    result = call("reproduce", *arguments, "--requests", "2", "--tokens", "3", "--processes", "1", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.iterdir()} == {f"{name}.md", f"{name}.json", f"{name}.png", "figures.html"}
+    assert shown in (out / f"{name}.md").read_text()
+    assert shown in (out / "figures.html").read_text()
+    assert len(json.loads((out / f"{name}.json").read_text())["rows"]) == rows
+
+
 def test_advise_gives_a_verdict_and_numbers(call):
     result = call("advise", "--rtt", "10", "--acceptance", "0.8", "--policy", "wanspec", "--requests", "6", "--json")
     assert result.exit_code == 0, result.output
