@@ -60,6 +60,11 @@ class CostModel:
     prefill: CostTable
     engine: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def flat(self) -> bool:
+        """Whether another row costs a pass nothing."""
+        return len(self.step.counts) == 1
+
     def pass_ms(self, leaves: int, tokens: int, context: float) -> float:
         """Duration of one pass.
 

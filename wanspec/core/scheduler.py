@@ -93,7 +93,7 @@ def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float)
     Returns:
         At least 1.
     """
-    if len(costs.step.counts) == 1:  # another leaf costs nothing
+    if costs.flat:
         return max(1, len(probabilities))
     best, most, tokens = 1, 0.0, 0.0
     for count, probability in enumerate(sorted(probabilities, reverse=True), 1):

@@ -10,11 +10,9 @@ from uuid import uuid4
 
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
-from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import (
     Disconnect,
     Disconnected,
-    Expand,
     Expanded,
     ExpandFailed,
     LinkOpened,
@@ -36,9 +34,8 @@ from wanspec.core.messages import (
     Open,
     PassReport,
 )
+from wanspec.core.passes import Pass, Passes, read
 from wanspec.core.peer import Peer, microseconds
-from wanspec.core.scheduler import best, candidates, reach_probability, worthwhile
-from wanspec.core.tree import Node
 from wanspec.core.wire import decode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError
@@ -62,15 +59,6 @@ class WorkerCounters:
     refused: int = 0
 
 
-@dataclass(slots=True)
-class _Pass:
-    """The pass under way: its leaves, and when it was asked for."""
-
-    number: int
-    began_ms: float
-    items: list[tuple[WorkerSequence, list[Node]]]
-
-
 class Worker:
     """Drives the drafting of many sequences. One caller at a time."""
 
@@ -83,9 +71,7 @@ class Worker:
         self._sender = int.from_bytes(self.instance[:8], "little")
         self._peers: dict[int, Peer] = {}
         self._actions: list[WorkerAction] = []
-        self._pass: _Pass | None = None
-        self._passes = 0
-        self._turn = 0
+        self._passes = Passes(config)
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerAction]:
         """Take one event at a time ``now`` (ms, never going back); return actions to be carried out in order."""
@@ -102,17 +88,20 @@ class Worker:
             self._expand_failed(event)
         elif isinstance(event, Tick):
             self._tick(now)
-        self._schedule(now)
+        expand = self._passes.begin(self.sequences.values(), now)
+        if expand is not None:
+            self._actions.append(expand)
         self._flush(now)
         return self._actions
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
-        times = [s.deadline(self.config) for s in self.sequences.values()]
-        if self._pass is not None:
-            times.append(self._pass.began_ms + self.config.pass_ms)
-        times += [peer.deadline(self.config.frame_ms) for peer in self._peers.values()]
-        return min(times, default=float("inf"))
+        config, due = self.config, self._passes.deadline()
+        for sequence in self.sequences.values():
+            due = min(due, sequence.deadline(config))
+        for peer in self._peers.values():
+            due = min(due, peer.deadline(config.frame_ms))
+        return due
 
     # Frames
 
@@ -234,11 +223,11 @@ class Worker:
             self._remove(sequence)
 
     def _tick(self, now: float) -> None:
-        if self._pass is not None and now >= self._pass.began_ms + self.config.pass_ms:
-            late, self._pass = self._pass, None
+        late = self._passes.take_late(now)
+        if late is not None:
             self._abandon(late)
         for sequence in list(self.sequences.values()):
-            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            peer = self._peer_of(sequence)
             if peer is None:
                 self._remove(sequence)
             elif now >= sequence.heard_ms + self.config.idle_ms:
@@ -248,121 +237,56 @@ class Worker:
 
     # Passes
 
-    def _schedule(self, now: float) -> None:
-        if self._pass is not None:
-            return
-        items = self._pick()
-        if not items:
-            return
-        self._passes += 1
-        batch = []
-        for sequence, leaves in items:
-            paths = tuple(sequence.tree.path_to(leaf) for leaf in leaves)
-            tokens, length = sequence.tree.tokens, sequence.length
-            batch.append(SequenceLeaves(sequence.engine_key, tokens, length, paths, sequence.sampling))
-            for leaf in leaves:
-                leaf.expanded = True
-        self._pass = _Pass(self._passes, now, items)
-        top = max(sequence.drafting.branching for sequence, _ in items)
-        self._actions.append(Expand(self._passes, tuple(batch), top))
-
-    def _pick(self) -> list[tuple[WorkerSequence, list[Node]]]:
-        config, items = self.config, []
-        for sequence in self.sequences.values():
-            leaves = candidates(sequence, config.max_leaves, config.max_nodes, config.context)
-            if leaves:
-                items.append((sequence, leaves))
-        if not items:
-            return []
-        if len(items) > 1:
-            self._turn = (self._turn + 1) % len(items)
-            items = items[self._turn :] + items[: self._turn]
-        offers = [[reach_probability(leaf, s.tree.root) for leaf in leaves] for s, leaves in items]
-        granted = best(offers, self._capacity(items, offers))
-        picked = []
-        for (sequence, leaves), count in zip(items, granted, strict=True):
-            for leaf in leaves[count:]:
-                sequence.frontier.add(leaf)
-            if count:
-                picked.append((sequence, leaves[:count]))
-        return picked
-
-    def _capacity(self, items: list[tuple[WorkerSequence, list[Node]]], offers: list[list[float]]) -> int:
-        """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
-        context = sum(s.length for s, _ in items) / len(items)
-        worth = worthwhile([chance for offer in offers for chance in offer], self.config.costs, context)
-        return min(self.config.max_leaves, max(worth, len(items)))
-
     def _expanded(self, event: Expanded, now: float) -> None:
-        done = self._take_pass(event.number)
+        done = self._passes.take(event.number)
         if done is None:
             return
-        result, row, leaves = event.expansion, 0, sum(len(nodes) for _, nodes in done.items)
-        if not self._usable(result, leaves):
+        children = read(event.expansion, done.leaves, self.config.fingerprint.vocab_size)
+        if children is None:
             self._abandon(done)
             return
-        self.counters.passes += 1
-        self.counters.leaves += leaves
-        self.counters.pass_ms += result.engine_ms
-        queue_ms = max(0.0, now - done.began_ms - result.engine_ms)
-        prefills = sum(sequence.passes == 0 for sequence, _ in done.items)
-        report = PassReport(result.engine_ms, queue_ms, leaves, len(done.items), prefills)
+        engine_ms, row, counters = event.expansion.engine_ms, 0, self.counters
+        counters.passes += 1
+        counters.leaves += done.leaves
+        counters.pass_ms += engine_ms
+        queue_ms = max(0.0, now - done.began_ms - engine_ms)
+        prefills = sum([sequence.passes == 0 for sequence, _ in done.items])
+        report = PassReport(engine_ms, queue_ms, done.leaves, len(done.items), prefills)
         reported: set[int] = set()
         for sequence, nodes in done.items:
-            rows = slice(row, row + len(nodes))
             row += len(nodes)
             if sequence.closed:
-                self.counters.wasted_leaves += len(nodes)
+                counters.wasted_leaves += len(nodes)
                 continue
-            margins = None if result.margins is None else result.margins[rows]
-            drafts, wasted = sequence.grow(
-                nodes, result.tokens[rows], result.log_probs[rows], result.entropies[rows], margins, now
-            )
-            self.counters.wasted_leaves += wasted
-            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            drafts, wasted = sequence.grow(nodes, children.part(row - len(nodes), row), now)
+            counters.wasted_leaves += wasted
+            peer = self._peer_of(sequence)
             if peer is None:
                 continue
             if peer.link not in reported:
                 reported.add(peer.link)
                 peer.reply(report)
             if drafts is not None:
-                self.counters.nodes += len(drafts.nodes)
+                counters.nodes += len(drafts.nodes)
                 peer.reply(drafts)
 
     def _expand_failed(self, event: ExpandFailed) -> None:
-        done = self._take_pass(event.number)
+        done = self._passes.take(event.number)
         if done is not None:
             self._abandon(done)
 
-    def _take_pass(self, number: int) -> _Pass | None:
-        """The pass of this number, if it is the one under way: it is over then."""
-        if self._pass is None or self._pass.number != number:
-            return None
-        done, self._pass = self._pass, None
-        return done
-
-    def _usable(self, result: Expansion, leaves: int) -> bool:
-        shape = result.tokens.shape
-        return (
-            len(shape) == 2
-            and shape[0] == leaves == len(result.entropies)
-            and result.log_probs.shape == shape
-            and shape[1] > 0
-            and bool(result.tokens.min() >= 0)
-            and bool(result.tokens.max() < self.config.fingerprint.vocab_size)
-            and bool(result.log_probs.max() <= 1.0)  # false where any is NaN
-            and (result.margins is None or (len(result.margins) == leaves and bool((result.margins >= 0.0).all())))
-            and 0.0 <= result.engine_ms < float("inf")
-        )
-
-    def _abandon(self, done: _Pass) -> None:
+    def _abandon(self, done: Pass) -> None:
         self.counters.failed_passes += 1
         for sequence, _ in done.items:
-            peer = self._peers.get(int.from_bytes(sequence.key[0][:8], "little"))
+            peer = self._peer_of(sequence)
             if not sequence.closed and peer is not None:
                 self._lose(peer, sequence, LostCode.ENGINE)
 
+    def _peer_of(self, sequence: WorkerSequence) -> Peer | None:
+        return self._peers.get(sequence.sender)
+
     def _flush(self, now: float) -> None:
+        passes_go_on = self._passes.under_way is not None
         for peer in self._peers.values():
-            if peer.is_due(now, self.config.frame_ms, passes_go_on=self._pass is not None):
+            if peer.is_due(now, self.config.frame_ms, passes_go_on=passes_go_on):
                 self._actions.append(peer.pack(self._sender, now))

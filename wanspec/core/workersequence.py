@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from math import inf, log
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple, TypeAlias
 
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
@@ -22,6 +19,23 @@ Key: TypeAlias = tuple[bytes, int]
 _MAX_HELD = 64
 
 
+class Children(NamedTuple):
+    """What the draft says of some leaves, as in :class:`~wanspec.core.drafting.Expansion`, out of its arrays."""
+
+    tokens: list[list[int]]
+    log_probs: list[list[float]]
+    entropies: list[float]
+    margins: list[float] | None
+
+    def part(self, start: int, stop: int) -> Children:
+        """The rows of some of the leaves."""
+        if start == 0 and stop == len(self.tokens):
+            return self
+        rows = slice(start, stop)
+        margins = None if self.margins is None else self.margins[rows]
+        return Children(self.tokens[rows], self.log_probs[rows], self.entropies[rows], margins)
+
+
 class WorkerSequence:
     """What a worker knows of a sequence, in one epoch."""
 
@@ -30,6 +44,7 @@ class WorkerSequence:
         self.link = link
         self.epoch = opened.epoch
         self.engine_key = (*key, opened.epoch)
+        self.sender = int.from_bytes(key[0][:8], "little")
         self.drafting = opened.drafting
         self.sampling = sampling_of(opened)
         self.tree = TokenTree(opened.tokens)
@@ -82,53 +97,42 @@ class WorkerSequence:
             self._held_since = None
         return True
 
-    def grow(
-        self,
-        leaves: list[Node],
-        tokens: NDArray[np.int32],
-        log_probs: NDArray[np.float32],
-        entropies: NDArray[np.float32],
-        margins: NDArray[np.float32] | None,
-        now: float,
-    ) -> tuple[Drafts | None, int]:
+    def grow(self, leaves: list[Node], children: Children, now: float) -> tuple[Drafts | None, int]:
         """Add the children of expanded leaves (Algorithm 2, step 3).
 
         Args:
             leaves: the nodes that were expanded; commits may have pruned them since.
-            tokens: int32 [leaves, m], best first.
-            log_probs: float32 [leaves, m].
-            entropies: float32 [leaves], nats.
-            margins: float32 [leaves] or None, as in :class:`~wanspec.core.drafting.Expansion`.
+            children: a row for each leaf.
             now: ms.
 
         Returns:
             What to send, None if nothing came of it, and how many leaves were wasted.
         """
         self.passes += 1
-        first, new, wasted = self._next_number, [], 0
+        first, new, wasted = self._next_number, list[DraftNode](), 0
         theta, branching = self.drafting.theta, self.drafting.branching
-        rows = zip(leaves, tokens.tolist(), log_probs.tolist(), entropies.tolist(), strict=True)
-        for row, (leaf, children, values, entropy) in enumerate(rows):
+        margins = None if self.sampling is None else children.margins
+        for row, leaf in enumerate(leaves):
             if leaf.state is not NodeState.LIVE:
                 wasted += 1
                 continue
-            keep = 1 if entropy < theta else branching
-            if self.sampling is not None and margins is not None:
-                values = [log(coupled_acceptance(float(margins[row]), rank)) for rank in range(len(values))]
-            new += self._extend(leaf, children[:keep], values[:keep], now)
+            keep = 1 if children.entropies[row] < theta else branching
+            tokens, values = children.tokens[row], children.log_probs[row]
+            if margins is not None:
+                values = [log(coupled_acceptance(margins[row], rank)) for rank in range(len(values))]
+            self._extend(leaf, tokens[:keep], values[:keep], new, now)
         if not new:
             return None, wasted
         key = self.key[1]
         return Drafts(key, self.epoch, self.length, self.hash, first, self.passes, tuple(new)), wasted
 
-    def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], now: float) -> list[DraftNode]:
-        """Add a leaf's children, those that are probable enough; return what to send of them."""
-        tree, calibration, new = self.tree, self._calibration, []
+    def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], new: list[DraftNode], now: float) -> None:
+        """Add a leaf's children, those that are probable enough, and to ``new`` what to send of them."""
+        tree, calibration, frontier = self.tree, self._calibration, self.frontier
         parent = ROOT if leaf is tree.root else leaf.number
-        least = tree.root.score + self._keep
+        above, least = leaf.score, tree.root.score + self._keep
         for rank, (token, log_prob) in enumerate(zip(tokens, log_probs, strict=True)):
-            chance = log_prob if calibration is None else log(calibration.chance(log_prob, rank))
-            score = leaf.score + chance
+            score = above + (log_prob if calibration is None else log(calibration.chance(log_prob, rank)))
             if score < least:
                 continue
             node = tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
@@ -136,9 +140,8 @@ class WorkerSequence:
                 node.score = score
                 node.number = self._next_number
                 self._next_number += 1
-                self.frontier.add(node)
+                frontier.add(node)
                 new.append(DraftNode(parent, token, log_prob))
-        return new
 
     def _learn(self, tokens: tuple[int, ...]) -> None:
         """Count, for every draft at a position that has just been committed, whether it was right."""

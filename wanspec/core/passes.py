@@ -1,0 +1,126 @@
+"""A worker's draft passes: which leaves the next one expands, which is under way, and whether its result is usable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
+
+from wanspec.core.config import WorkerConfig
+from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.events import Expand
+from wanspec.core.scheduler import best, candidates, reach_probability, worthwhile
+from wanspec.core.tree import Node
+from wanspec.core.workersequence import Children, WorkerSequence
+
+Items: TypeAlias = list[tuple[WorkerSequence, list[Node]]]
+
+
+@dataclass(slots=True)
+class Pass:
+    """A pass: its leaves, how many, and when it was asked for."""
+
+    number: int
+    began_ms: float
+    items: Items
+    leaves: int
+
+
+class Passes:
+    """One pass at a time, over all sequences."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.under_way: Pass | None = None
+        self._config = config
+        self._number = 0
+        self._turn = 0
+
+    def deadline(self) -> float:
+        """When the pass under way is late, in ms; infinity if there is none."""
+        return inf if self.under_way is None else self.under_way.began_ms + self._config.pass_ms
+
+    def begin(self, sequences: Collection[WorkerSequence], now: float) -> Expand | None:
+        """Begin the next pass, if none is under way and a leaf is worth one."""
+        if self.under_way is not None or not sequences:
+            return None
+        items = self._pick(sequences)
+        if not items:
+            return None
+        self._number += 1
+        batch, top, total = [], 0, 0
+        for sequence, leaves in items:
+            tree = sequence.tree
+            paths = tuple(map(tree.path_to, leaves))
+            batch.append(SequenceLeaves(sequence.engine_key, tree.tokens, sequence.length, paths, sequence.sampling))
+            for leaf in leaves:
+                leaf.expanded = True
+            top = max(top, sequence.drafting.branching)
+            total += len(leaves)
+        self.under_way = Pass(self._number, now, items, total)
+        return Expand(self._number, tuple(batch), top)
+
+    def take(self, number: int) -> Pass | None:
+        """The pass of this number, if it is the one under way: it is over then."""
+        if self.under_way is None or self.under_way.number != number:
+            return None
+        done, self.under_way = self.under_way, None
+        return done
+
+    def take_late(self, now: float) -> Pass | None:
+        """The pass under way, if it is late: it is given up."""
+        return self.take(self._number) if now >= self.deadline() else None
+
+    def _pick(self, sequences: Collection[WorkerSequence]) -> Items:
+        config, items = self._config, Items()
+        for sequence in sequences:
+            leaves = candidates(sequence, config.max_leaves, config.max_nodes, config.context)
+            if leaves:
+                items.append((sequence, leaves))
+        if not items or (len(items) == 1 and config.costs.flat):
+            return items  # one sequence, and another leaf costs nothing
+        if len(items) > 1:
+            self._turn = (self._turn + 1) % len(items)
+            items = items[self._turn :] + items[: self._turn]
+        offers = [[reach_probability(leaf, s.tree.root) for leaf in leaves] for s, leaves in items]
+        granted = best(offers, self._capacity(items, offers))
+        picked = []
+        for (sequence, leaves), count in zip(items, granted, strict=True):
+            for leaf in leaves[count:]:
+                sequence.frontier.add(leaf)
+            if count:
+                picked.append((sequence, leaves[:count]))
+        return picked
+
+    def _capacity(self, items: Items, offers: list[list[float]]) -> int:
+        """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
+        context = sum(s.length for s, _ in items) / len(items)
+        worth = worthwhile([chance for offer in offers for chance in offer], self._config.costs, context)
+        return min(self._config.max_leaves, max(worth, len(items)))
+
+
+def read(result: Expansion, leaves: int, vocab_size: int) -> Children | None:
+    """Take an engine's result out of its arrays; None if it cannot be what a pass over so many leaves gives."""
+    shape, margins = result.tokens.shape, result.margins
+    if len(shape) != 2 or not shape[1] or shape[0] != leaves or result.log_probs.shape != shape:
+        return None
+    if len(result.entropies) != leaves or (margins is not None and len(margins) != leaves):
+        return None
+    tokens: list[list[int]] = result.tokens.tolist()
+    log_probs: list[list[float]] = result.log_probs.tolist()
+    usable = (
+        min(map(min, tokens)) >= 0
+        and max(map(max, tokens)) < vocab_size
+        and max(map(max, log_probs)) <= 1.0
+        and not _has_nan(log_probs)
+        and (margins is None or bool((margins >= 0.0).all()))
+        and 0.0 <= result.engine_ms < inf
+    )
+    if not usable:
+        return None
+    return Children(tokens, log_probs, result.entropies.tolist(), None if margins is None else margins.tolist())
+
+
+def _has_nan(rows: list[list[float]]) -> bool:
+    total = sum(map(sum, rows))  # of values of at most 1: no infinities cancel out
+    return total != total
