@@ -296,12 +296,19 @@ class Controller:
 
     def _flush(self, now: float) -> list[Action]:
         outgoing: dict[int, list[Message]] = {}
-        for number, sequence in list(self.sequences.items()):
-            messages = sequence.remote.take()
-            if messages and sequence.remote.link is not None:
-                outgoing.setdefault(sequence.remote.link, []).extend(messages)
+        ended: list[int] = []
+        for number, sequence in self.sequences.items():
+            remote = sequence.remote
+            if remote.has_outgoing:
+                messages = remote.take()
+                if remote.link is not None:
+                    outgoing.setdefault(remote.link, []).extend(messages)
             if sequence.finished:
-                del self.sequences[number]
+                ended.append(number)
+        for number in ended:
+            del self.sequences[number]
+        if not outgoing:
+            return []
         return [
             self.links[number].send(group, now)
             for number, messages in outgoing.items()

@@ -57,7 +57,7 @@ class Window:
     @property
     def median(self) -> float | None:
         """Median of the window, None without samples."""
-        return self.quantile(0.5)
+        return self._sorted[len(self._sorted) // 2] if self._sorted else None
 
     def samples(self) -> list[float]:
         """Return the samples, oldest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.drafting import Expansion, SequenceLeaves
@@ -190,8 +190,7 @@ class Disconnect:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send an encoded frame on a link. ``opening`` marks the first of a connection, whose request stays open."""
 
     link: int
@@ -232,15 +231,13 @@ class LinkOpened:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Steered:
+class Steered(NamedTuple):
     """A frame of a controller, other than the first of a link."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Expanded:
+class Expanded(NamedTuple):
     """A draft pass is done."""
 
     number: int
@@ -258,8 +255,7 @@ class ExpandFailed:
 WorkerEvent: TypeAlias = LinkOpened | Steered | Disconnected | Expanded | ExpandFailed | Tick
 
 
-@dataclass(frozen=True, slots=True)
-class Expand:
+class Expand(NamedTuple):
     """Run one draft pass; at most one is under way at a time."""
 
     number: int

@@ -21,6 +21,9 @@ class LinkState(Enum):
     UP = "up"
 
 
+_UP = LinkState.UP
+
+
 @dataclass(slots=True)
 class LinkCounters:
     """Totals since the controller started. Bytes are those of frames, without gRPC, TLS and TCP."""
@@ -71,16 +74,16 @@ class Link:
     @property
     def talking(self) -> bool:
         """Frames of the worker are expected; any others come from a connection that was given up."""
-        return self.state in (LinkState.HANDSHAKE, LinkState.UP)
+        return self.state is _UP or self.state is LinkState.HANDSHAKE
 
     @property
     def up(self) -> bool:
         """The worker has accepted the link and is heard from."""
-        return self.state is LinkState.UP
+        return self.state is _UP
 
     def deadline(self, rtt_ms: float) -> float:
         """When :meth:`tick` has something to do, in ms."""
-        if self.state is LinkState.UP:
+        if self.state is _UP:
             return min(self._last_ping + self._config.link.ping_ms, self._dead_at(rtt_ms))
         return self._due
 
@@ -130,11 +133,12 @@ class Link:
         self.counters.frames_down += 1
         self.counters.bytes_down += size
         self._last_received = now
-        header = frame.header
-        self._echo, self._echo_received = header.sent, _microseconds(now)
-        if header.echo < _microseconds(self._connected) or not 0 < header.echo_received <= header.sent:
+        _, _, sent, echo, echo_received, _ = frame.header
+        here = _microseconds(now)
+        self._echo, self._echo_received = sent, here
+        if echo < _microseconds(self._connected) or not 0 < echo_received <= sent:
             return None
-        rtt = (_microseconds(now) - header.echo - (header.sent - header.echo_received)) / 1000.0
+        rtt = (here - echo - (sent - echo_received)) / 1000.0
         return rtt if rtt >= 0.0 else None
 
     def welcomed(self, message: Welcome, now: float) -> None:

@@ -35,8 +35,7 @@ class LostCode(IntEnum):
     BUSY = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What every frame begins with. Times are microseconds on the clock of their sender.
 
     Attributes:
@@ -127,8 +126,7 @@ class Open:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Tokens the target chose. ``from_length`` is the committed length before them, ``hash`` the hash after them."""
 
     sequence: int
@@ -154,8 +152,7 @@ class DraftNode(NamedTuple):
     log_prob: float
 
 
-@dataclass(frozen=True, slots=True)
-class Drafts:
+class Drafts(NamedTuple):
     """New nodes of one sequence, from one pass.
 
     Attributes:
@@ -175,8 +172,7 @@ class Drafts:
     nodes: tuple[DraftNode, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PassReport:
+class PassReport(NamedTuple):
     """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
 
     ``prefills`` counts the sequences whose first pass it was: their prompts were computed in it.
@@ -202,8 +198,7 @@ class Lost:
 Message: TypeAlias = Hello | Welcome | Refuse | Open | Commit | Close | Drafts | PassReport | Lost
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A header and its messages."""
 
     header: Header

@@ -9,10 +9,11 @@ from wanspec.core.arrivals import Sighting
 from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.rounds import Tally
-from wanspec.core.tree import Node, NodeState, Origin, TokenTree
+from wanspec.core.tree import COMMITTED, PRUNED, Node, Origin, TokenTree
 from wanspec.core.wire import message_bytes
 
-_STALE = Node(None, -1, -1, state=NodeState.PRUNED)
+_REMOTE = Origin.REMOTE
+_STALE = Node(None, -1, -1, state=PRUNED)
 _FINAL = (LostCode.CONTEXT, LostCode.BUSY)
 
 
@@ -90,6 +91,11 @@ class RemoteDrafts:
         self.open = False
         self._outgoing.clear()
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether :meth:`take` has anything to return."""
+        return bool(self._outgoing)
+
     def take(self) -> list[Message]:
         """Return what is to be sent, once."""
         messages, self._outgoing = self._outgoing, []
@@ -122,11 +128,11 @@ class RemoteDrafts:
             parent = tree.at(drafts.length - 1) if above == ROOT else nodes.get(above)
             if parent is None or not 0 <= token < vocab_size or log_prob != log_prob:
                 return False
-            node = tree.add(parent, token, log_prob, Origin.REMOTE, now, rank)
+            node = tree.add(parent, token, log_prob, _REMOTE, now, rank)
             if node is not None and node.number < 0:
                 # The first time that the worker's own copy of this token is seen.
                 node.number, node.arrival_ms = number, now
-            if parent.state is NodeState.COMMITTED:
+            if parent.state is COMMITTED:
                 self.passed.setdefault(parent.position, []).append((token, rank, log_prob))
             tally.remote_nodes += 1
             tally.stale_nodes += node is None

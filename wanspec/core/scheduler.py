@@ -9,7 +9,7 @@ from typing import Protocol
 
 from wanspec.core.costs import CostModel
 from wanspec.core.messages import Drafting
-from wanspec.core.tree import Node, NodeState, TokenTree
+from wanspec.core.tree import LIVE, Node, TokenTree
 
 _SPARE = 256
 """A frontier is cleaned of dead leaves when it is this much longer than its tree has nodes."""
@@ -39,7 +39,7 @@ class Frontier:
             heappush(self._heap, entry)
         self._beyond.clear()
         if len(self._heap) > 2 * size + _SPARE:
-            self._heap = [entry for entry in self._heap if entry[2].state is NodeState.LIVE]
+            self._heap = [entry for entry in self._heap if entry[2].state is LIVE]
             heapify(self._heap)
 
     def take(self, count: int, deepest: int, least: float) -> list[Node]:
@@ -47,7 +47,7 @@ class Frontier:
         heap, taken = self._heap, list[Node]()
         while heap and len(taken) < count:
             leaf = heap[0][2]
-            if leaf.state is not NodeState.LIVE or leaf.expanded:
+            if leaf.state is not LIVE or leaf.expanded:
                 heappop(heap)
             elif leaf.score < least:
                 break

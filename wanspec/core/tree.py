@@ -27,6 +27,10 @@ class NodeState(Enum):
     PRUNED = "pruned"
 
 
+LIVE, COMMITTED, PRUNED = NodeState.LIVE, NodeState.COMMITTED, NodeState.PRUNED
+"""The states by themselves: looking a member up in its class is slow, and passes do it for every node."""
+
+
 class Node:
     """One token at an absolute position.
 
@@ -69,7 +73,7 @@ class Node:
         log_prob: float = 0.0,
         origin: Origin = Origin.TARGET,
         arrival_ms: float = 0.0,
-        state: NodeState = NodeState.LIVE,
+        state: NodeState = LIVE,
         rank: int = 0,
     ) -> None:
         self.parent = parent
@@ -116,7 +120,7 @@ class TokenTree:
             return self.root
         if not 0 <= position < self.root.position:
             return None
-        return Node(None, self.tokens[position], position, state=NodeState.COMMITTED)
+        return Node(None, self.tokens[position], position, state=COMMITTED)
 
     def add(self, parent: Node, token: int, log_prob: float, origin: Origin, now: float, rank: int = 0) -> Node | None:
         """Add a child, or return the one that is there already.
@@ -124,16 +128,18 @@ class TokenTree:
         Children of a committed node are compared with what was committed there. None means that the node is stale:
         its parent was pruned, or another token was committed in its place.
         """
-        if parent.state is NodeState.PRUNED:
-            return None
-        if parent.state is NodeState.COMMITTED:
+        if parent.state is not LIVE:
+            if parent.state is PRUNED:
+                return None
             position = parent.position + 1
             return self.at(position) if self.tokens[position] == token else None
-        node = parent.child(token)
-        if node is None:
-            node = Node(parent, token, parent.position + 1, log_prob, origin, now, rank=rank)
-            parent.children.append(node)
-            self.size += 1
+        children = parent.children
+        for known in children:
+            if known.token == token:
+                return known
+        node = Node(parent, token, parent.position + 1, log_prob, origin, now, LIVE, rank)
+        children.append(node)
+        self.size += 1
         return node
 
     def best_path(self, limit: int) -> list[Node]:
@@ -172,12 +178,12 @@ class TokenTree:
             if following is None:
                 missed = True
                 self._prune_children(node, None, on_prune)
-                node.state = NodeState.COMMITTED
+                node.state = COMMITTED
                 node = Node(None, token, node.position + 1)
             else:
                 hits += 1
                 self._prune_children(node, following, on_prune)
-                node.state = NodeState.COMMITTED
+                node.state = COMMITTED
                 node = following
                 self.size -= 1
             self.tokens.append(token)
@@ -187,12 +193,13 @@ class TokenTree:
 
     def path_to(self, node: Node) -> tuple[int, ...]:
         """Return the tokens from below the root down to a live node."""
-        path: list[int] = []
+        path, root = list[int](), self.root
         step: Node | None = node
-        while step is not None and step is not self.root:
+        while step is not root and step is not None:
             path.append(step.token)
             step = step.parent
-        return tuple(reversed(path))
+        path.reverse()
+        return tuple(path)
 
     def depth(self, node: Node) -> int:
         """Return how many tokens a live node lies below the root."""
@@ -203,12 +210,13 @@ class TokenTree:
         node.children = [] if keep is None else [keep]
         while stack:
             pruned = stack.pop()
-            pruned.state = NodeState.PRUNED
+            pruned.state = PRUNED
             self.size -= 1
             if on_prune is not None:
                 on_prune(pruned)
-            stack.extend(pruned.children)
-            pruned.children = []
+            if pruned.children:
+                stack += pruned.children
+                pruned.children = []
 
 
 def _preference(node: Node) -> tuple[int, float]:

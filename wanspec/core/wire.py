@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from wanspec.core.messages import (
@@ -48,6 +49,8 @@ _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
 _NODE = struct.Struct("<IIe")
 _LOWEST_LOG_PROB = -65_504.0  # of a 2-byte float; what lies below travels as this
+
+_make_node = partial(tuple.__new__, DraftNode)  # as DraftNode._make, without a call in Python
 
 _E = TypeVar("_E", RefuseCode, LostCode)
 
@@ -282,7 +285,10 @@ def _decode_close(body: bytes) -> Close:
 def _encode_drafts(m: Drafts) -> bytes:
     fixed = _DRAFTS.pack(m.sequence, m.epoch, m.length, m.hash, m.first, m.passes, len(m.nodes))
     pack = _NODE.pack
-    nodes = [pack(parent, token, max(log_prob, _LOWEST_LOG_PROB)) for parent, token, log_prob in m.nodes]
+    try:
+        nodes = [pack(*node) for node in m.nodes]
+    except OverflowError:
+        nodes = [pack(parent, token, max(log_prob, _LOWEST_LOG_PROB)) for parent, token, log_prob in m.nodes]
     return b"".join((fixed, *nodes))
 
 
@@ -290,7 +296,7 @@ def _decode_drafts(body: bytes) -> Drafts:
     sequence, epoch, length, digest, first, passes, count = _DRAFTS.unpack_from(body)
     if _DRAFTS.size + count * _NODE.size != len(body):
         raise ValueError(f"{count} nodes announced, {len(body) - _DRAFTS.size} bytes present")
-    nodes = tuple(map(DraftNode._make, _NODE.iter_unpack(body[_DRAFTS.size :])))
+    nodes = tuple(map(_make_node, _NODE.iter_unpack(body[_DRAFTS.size :])))
     return Drafts(sequence, epoch, length, digest, first, passes, nodes)
 
 

@@ -11,12 +11,13 @@ from wanspec.core.coupling import coupled_acceptance, sampling_of
 from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.scheduler import Frontier
-from wanspec.core.tree import Node, NodeState, Origin, TokenTree
+from wanspec.core.tree import LIVE, Node, Origin, TokenTree
 
 Key: TypeAlias = tuple[bytes, int]
 """(instance UUID of the controller, its number of the sequence)."""
 
 _MAX_HELD = 64
+_REMOTE = Origin.REMOTE
 
 
 class Children(NamedTuple):
@@ -113,7 +114,7 @@ class WorkerSequence:
         theta, branching = self.drafting.theta, self.drafting.branching
         margins = None if self.sampling is None else children.margins
         for row, leaf in enumerate(leaves):
-            if leaf.state is not NodeState.LIVE:
+            if leaf.state is not LIVE:
                 wasted += 1
                 continue
             keep = 1 if children.entropies[row] < theta else branching
@@ -135,7 +136,7 @@ class WorkerSequence:
             score = above + (log_prob if calibration is None else log(calibration.chance(log_prob, rank)))
             if score < least:
                 continue
-            node = tree.add(leaf, token, log_prob, Origin.REMOTE, now, rank)
+            node = tree.add(leaf, token, log_prob, _REMOTE, now, rank)
             if node is not None and node.number < 0:
                 node.score = score
                 node.number = self._next_number

@@ -60,17 +60,24 @@ class TablePair:
 
     def expand(self, batch: Sequence[SequenceLeaves], top: int, engine_ms: float) -> Expansion:
         """One pass of the draft over many leaves."""
-        words = self._words(batch)
-        rows = (words & np.uint64(0xFFFF)).astype(np.int64)
-        first = (words >> np.uint64(40)).astype(np.int64)
-        top = min(top, RANKS)
-        tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
-        return Expansion(tokens, self.table.log_probs[rows, :top], self.table.entropies[rows], engine_ms)
+        sums = self._sums(batch)
+        top, table = min(top, RANKS), self.table
+        if len(sums) < _FEW:  # numpy's overhead is more than the work
+            words = [_mix(value) for value in sums]
+            rows = np.array([word & 0xFFFF for word in words])
+            firsts, vocab = [word >> 40 for word in words], self.vocab_size
+            tokens = np.array([[(first + i) % vocab for i in range(top)] for first in firsts], dtype=np.int32)
+        else:
+            mixed = _mix_many(np.array(sums, dtype=np.uint64))
+            rows = (mixed & np.uint64(0xFFFF)).astype(np.int64)
+            first = (mixed >> np.uint64(40)).astype(np.int64)
+            tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
+        return Expansion(tokens, table.log_probs.take(rows, 0)[:, :top], table.entropies.take(rows), engine_ms)
 
     def _word(self, tokens: Sequence[int]) -> int:
         return context_word(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else 0)
 
-    def _words(self, batch: Sequence[SequenceLeaves]) -> Words:
+    def _sums(self, batch: Sequence[SequenceLeaves]) -> list[int]:
         sums = []
         for item in batch:
             prefix, length = item.prefix, item.length
@@ -81,9 +88,7 @@ class TablePair:
                 one = leaf[-1] if deep else last
                 two = leaf[-2] if deep > 1 else last if deep else before
                 sums.append((base + deep * _FACTORS[0] + one * _FACTORS[1] + two * _FACTORS[2]) & _WORD)
-        if len(sums) < _FEW:  # numpy's overhead is more than the work
-            return np.array([_mix(value) for value in sums], dtype=np.uint64)
-        return _mix_many(np.array(sums, dtype=np.uint64))
+        return sums
 
 
 def context_word(seed: int, length: int, last: int, previous: int) -> int:
