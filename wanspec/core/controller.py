@@ -330,13 +330,15 @@ class Controller:
 
     def _observe(self, name: str, value_ms: float, owner: Sequence | None) -> None:
         self.estimators.observe(name, value_ms)
-        if owner is None:
+        if owner is None or not self._recorders:
             return
         for number, recorder in self._recorders.items():
             if owner.number != number:
                 recorder.observed(name, value_ms)
 
     def _take_measured(self, sequence: Sequence) -> None:
+        if not sequence.arrivals.measured:
+            return
         measured, sequence.arrivals.measured = sequence.arrivals.measured, []
         for name, value in measured:
             self._observe(name, value, sequence)

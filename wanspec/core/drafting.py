@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from wanspec.core.sampling import Sampling
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceLeaves:
+class SequenceLeaves(NamedTuple):
     """The leaves of one sequence to expand in one pass.
 
     Attributes:

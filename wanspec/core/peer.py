@@ -39,7 +39,7 @@ class Peer:
     def reply(self, message: Message) -> None:
         """Have a message sent with the next frame."""
         self._waiting.append(message)
-        self.urgent |= not isinstance(message, (Drafts, PassReport))
+        self.urgent = self.urgent or not isinstance(message, (Drafts, PassReport))
 
     def deadline(self, frame_ms: float) -> float:
         """When what waits is to be sent at the latest, in ms; infinity if nothing waits."""
@@ -51,7 +51,9 @@ class Peer:
         Passes far shorter than a network's jitter would send more frames than a controller has time for: while they go
         on, frames of drafts leave at least ``frame_ms`` apart.
         """
-        return self.urgent or (bool(self._waiting) and (not passes_go_on or now >= self.deadline(frame_ms)))
+        if not self._waiting:
+            return self.urgent
+        return self.urgent or not passes_go_on or now >= self._drafts_sent_ms + frame_ms
 
     def pack(self, sender: int, now: float) -> Send:
         """Make a frame of all that waits."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from wanspec.core.messages import (
@@ -12,7 +11,6 @@ from wanspec.core.messages import (
     Close,
     Commit,
     Drafting,
-    DraftNode,
     Drafts,
     Frame,
     Header,
@@ -25,6 +23,7 @@ from wanspec.core.messages import (
     Refuse,
     RefuseCode,
     Welcome,
+    make_node,
 )
 from wanspec.errors import ProtocolError
 
@@ -49,8 +48,6 @@ _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
 _NODE = struct.Struct("<IIe")
 _LOWEST_LOG_PROB = -65_504.0  # of a 2-byte float; what lies below travels as this
-
-_make_node = partial(tuple.__new__, DraftNode)  # as DraftNode._make, without a call in Python
 
 _E = TypeVar("_E", RefuseCode, LostCode)
 
@@ -296,7 +293,7 @@ def _decode_drafts(body: bytes) -> Drafts:
     sequence, epoch, length, digest, first, passes, count = _DRAFTS.unpack_from(body)
     if _DRAFTS.size + count * _NODE.size != len(body):
         raise ValueError(f"{count} nodes announced, {len(body) - _DRAFTS.size} bytes present")
-    nodes = tuple(map(_make_node, _NODE.iter_unpack(body[_DRAFTS.size :])))
+    nodes = tuple(map(make_node, _NODE.iter_unpack(body[_DRAFTS.size :])))
     return Drafts(sequence, epoch, length, digest, first, passes, nodes)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
 from wanspec.core.coupling import coupled_acceptance, sampling_of
-from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open
+from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open, make_node
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.scheduler import Frontier
 from wanspec.core.tree import LIVE, Node, Origin, TokenTree
@@ -125,7 +125,8 @@ class WorkerSequence:
         if not new:
             return None, wasted
         key = self.key[1]
-        return Drafts(key, self.epoch, self.length, self.hash, first, self.passes, tuple(new)), wasted
+        length = len(self.tree.tokens)
+        return Drafts(key, self.epoch, length, self._hashes[length], first, self.passes, tuple(new)), wasted
 
     def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], new: list[DraftNode], now: float) -> None:
         """Add a leaf's children, those that are probable enough, and to ``new`` what to send of them."""
@@ -142,7 +143,7 @@ class WorkerSequence:
                 node.number = self._next_number
                 self._next_number += 1
                 frontier.add(node)
-                new.append(DraftNode(parent, token, log_prob))
+                new.append(make_node((parent, token, log_prob)))
 
     def _learn(self, tokens: tuple[int, ...]) -> None:
         """Count, for every draft at a position that has just been committed, whether it was right."""

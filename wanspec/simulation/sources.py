@@ -65,8 +65,7 @@ class TablePair:
         if len(sums) < _FEW:  # numpy's overhead is more than the work
             words = [_mix(value) for value in sums]
             rows = np.array([word & 0xFFFF for word in words])
-            firsts, vocab = [word >> 40 for word in words], self.vocab_size
-            tokens = np.array([[(first + i) % vocab for i in range(top)] for first in firsts], dtype=np.int32)
+            tokens = np.array([self._children(word, top) for word in words], dtype=np.int32)
         else:
             mixed = _mix_many(np.array(sums, dtype=np.uint64))
             rows = (mixed & np.uint64(0xFFFF)).astype(np.int64)
@@ -74,20 +73,25 @@ class TablePair:
             tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
         return Expansion(tokens, table.log_probs.take(rows, 0)[:, :top], table.entropies.take(rows), engine_ms)
 
+    def _children(self, word: int, top: int) -> Sequence[int]:
+        vocab, first = self.vocab_size, (word >> 40) % self.vocab_size
+        return range(first, first + top) if first + top <= vocab else [(first + i) % vocab for i in range(top)]
+
     def _word(self, tokens: Sequence[int]) -> int:
         return context_word(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else 0)
 
     def _sums(self, batch: Sequence[SequenceLeaves]) -> list[int]:
         sums = []
+        by_length, by_last, by_previous = _FACTORS
         for item in batch:
             prefix, length = item.prefix, item.length
-            base = self.seed + length * _FACTORS[0]
+            base = self.seed + length * by_length
             last, before = prefix[length - 1], prefix[length - 2] if length > 1 else 0
             for leaf in item.leaves:
                 deep = len(leaf)
                 one = leaf[-1] if deep else last
                 two = leaf[-2] if deep > 1 else last if deep else before
-                sums.append((base + deep * _FACTORS[0] + one * _FACTORS[1] + two * _FACTORS[2]) & _WORD)
+                sums.append((base + deep * by_length + one * by_last + two * by_previous) & _WORD)
         return sums
 
 

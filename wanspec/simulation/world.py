@@ -308,8 +308,9 @@ class World:
 
     def _act_worker(self, action: WorkerAction) -> None:
         if isinstance(action, Expand):
-            leaves = sum(len(item.leaves) for item in action.batch)
-            context = sum(item.length * len(item.leaves) for item in action.batch) / leaves
+            counts = [len(item.leaves) for item in action.batch]
+            leaves = sum(counts)
+            context = sum([item.length * count for item, count in zip(action.batch, counts, strict=True)]) / leaves
             cost = self.costs.expand_ms(leaves, context)
             done: WorkerEvent = Expanded(action.number, self.pair.expand(action.batch, action.top, cost))
             if self._random.random() < self.weather.worker_fails:
