@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from uuid import uuid4
 
 from wanspec.core.config import ControllerConfig
@@ -83,7 +84,7 @@ class Controller:
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
-        rtt, due = self._rtt(), float("inf")
+        rtt, due = self._rtt(), inf
         for link in self.links:
             due = min(due, link.deadline(rtt))
         for sequence in self.sequences.values():

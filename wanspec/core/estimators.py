@@ -43,10 +43,11 @@ class Window:
 
     def add(self, value: float) -> None:
         """Add one sample."""
-        if len(self._samples) == self._samples.maxlen:
-            del self._sorted[bisect_left(self._sorted, self._samples[0])]
-        self._samples.append(value)
-        insort(self._sorted, value)
+        samples, ordered = self._samples, self._sorted
+        if len(samples) == samples.maxlen:
+            del ordered[bisect_left(ordered, samples[0])]
+        samples.append(value)
+        insort(ordered, value)
 
     def quantile(self, q: float) -> float | None:
         """Return the empirical quantile, None without samples."""

@@ -47,6 +47,7 @@ class Node:
         state: live, committed or pruned.
         number: the worker's number of the node in its epoch, -1 where it has none.
         expanded: its children have been asked for (worker).
+        path: tokens down to it, from below some root that lay above it: what :meth:`TokenTree.path_to` last found.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class Node:
         "number",
         "origin",
         "parent",
+        "path",
         "path_log_prob",
         "position",
         "rank",
@@ -88,6 +90,7 @@ class Node:
         self.rank = rank
         self.number = -1
         self.expanded = False
+        self.path: tuple[int, ...] = ()
         self.children: list[Node] = []
 
     def child(self, token: int) -> Node | None:
@@ -193,13 +196,14 @@ class TokenTree:
 
     def path_to(self, node: Node) -> tuple[int, ...]:
         """Return the tokens from below the root down to a live node."""
-        path, root = list[int](), self.root
-        step: Node | None = node
-        while step is not root and step is not None:
-            path.append(step.token)
-            step = step.parent
-        path.reverse()
-        return tuple(path)
+        depth = node.position - self.root.position
+        if depth == 0 or node.parent is None:
+            return ()
+        above = node.parent.path
+        if len(above) < depth - 1:
+            above = self.path_to(node.parent)
+        node.path = (*above[len(above) - depth + 1 :], node.token)
+        return node.path
 
     def depth(self, node: Node) -> int:
         """Return how many tokens a live node lies below the root."""
