@@ -149,7 +149,7 @@ class Watched:
             for child in node.children:
                 assert child.parent is node
                 assert child.position == node.position + 1
-                assert child.path_log_prob <= node.path_log_prob + 1e-9
+                assert child.score <= node.score + 1e-9
             size += len(node.children)
             stack += node.children
         assert size == tree.size

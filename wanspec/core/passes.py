@@ -106,21 +106,18 @@ def read(result: Expansion, leaves: int, vocab_size: int) -> Children | None:
         return None
     if len(result.entropies) != leaves or (margins is not None and len(margins) != leaves):
         return None
-    tokens: list[list[int]] = result.tokens.tolist()
-    log_probs: list[list[float]] = result.log_probs.tolist()
+    tokens: list[int] = result.tokens.ravel().tolist()
+    log_probs: list[float] = result.log_probs.ravel().tolist()
+    total = sum(log_probs)  # of values of at most 1: infinities do not cancel out, and only NaN makes it NaN
     usable = (
-        min(map(min, tokens)) >= 0
-        and max(map(max, tokens)) < vocab_size
-        and max(map(max, log_probs)) <= 1.0
-        and not _has_nan(log_probs)
+        min(tokens) >= 0
+        and max(tokens) < vocab_size
+        and max(log_probs) <= 1.0
+        and total == total
         and (margins is None or bool((margins >= 0.0).all()))
         and 0.0 <= result.engine_ms < inf
     )
     if not usable:
         return None
-    return Children(tokens, log_probs, result.entropies.tolist(), None if margins is None else margins.tolist())
-
-
-def _has_nan(rows: list[list[float]]) -> bool:
-    total = sum(map(sum, rows))  # of values of at most 1: no infinities cancel out
-    return total != total
+    more = result.entropies.tolist(), None if margins is None else margins.tolist()
+    return Children(result.tokens.tolist(), result.log_probs.tolist(), *more)

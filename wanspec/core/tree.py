@@ -40,8 +40,8 @@ class Node:
         position: index of the token in the sequence, prompt included.
         log_prob: natural log-probability under the draft, given its parent.
         rank: its place among the children that its proposer put below the parent, 0 for the best.
-        path_log_prob: the sum of ``log_prob`` from the root that was current when the node was added.
-        score: the estimated log-probability that the target gets there, counted from the same root (worker).
+        score: the estimated log-probability that the target gets there, counted from the root that was current when
+            the node was added: the sum of ``log_prob`` from there, unless the worker knows better.
         origin: who proposed it first.
         arrival_ms: when it was added, by the owner's clock.
         state: live, committed or pruned.
@@ -59,7 +59,6 @@ class Node:
         "origin",
         "parent",
         "path",
-        "path_log_prob",
         "position",
         "rank",
         "score",
@@ -82,8 +81,7 @@ class Node:
         self.token = token
         self.position = position
         self.log_prob = log_prob
-        self.path_log_prob: float = log_prob + (parent.path_log_prob if parent is not None else 0.0)
-        self.score = self.path_log_prob
+        self.score: float = log_prob if parent is None else parent.score + log_prob
         self.origin = origin
         self.arrival_ms = arrival_ms
         self.state = state

@@ -5,6 +5,7 @@ So the target is a function of its prefix, whoever drafts and however: policies 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ class TablePair:
         """The target's next token."""
         word = self._word(tokens)
         chance = (word >> 16 & 0xFFFFFF) / (1 << 24)
-        rank = int(self.table.truth[word & 0xFFFF].searchsorted(chance, side="right"))
+        rank = bisect_right(self.table.truth[word & 0xFFFF], chance)
         return ((word >> 40) + rank) % self.vocab_size
 
     def log_prob(self, tokens: Sequence[int], token: int, sampling: Sampling = GREEDY) -> float:
@@ -73,9 +74,9 @@ class TablePair:
             tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
         return Expansion(tokens, table.log_probs.take(rows, 0)[:, :top], table.entropies.take(rows), engine_ms)
 
-    def _children(self, word: int, top: int) -> Sequence[int]:
+    def _children(self, word: int, top: int) -> list[int]:
         vocab, first = self.vocab_size, (word >> 40) % self.vocab_size
-        return range(first, first + top) if first + top <= vocab else [(first + i) % vocab for i in range(top)]
+        return list(range(first, first + top)) if first + top <= vocab else [(first + i) % vocab for i in range(top)]
 
     def _word(self, tokens: Sequence[int]) -> int:
         return context_word(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else 0)

@@ -116,12 +116,12 @@ def test_a_tree_needs_a_token():
         TokenTree([])
 
 
-def test_path_log_prob_sums_and_origin_is_the_first_proposers():
+def test_score_sums_log_probs_and_origin_is_the_first_proposers():
     tree = TokenTree([1])
     a = tree.add(tree.root, 4, -0.5, Origin.REMOTE, 1.0)
     b = tree.add(a, 5, -0.25, Origin.LOCAL, 2.0)
     assert tree.add(a, 5, -0.1, Origin.REMOTE, 3.0) is b
-    assert (b.path_log_prob, b.origin, b.arrival_ms, b.log_prob) == (-0.75, Origin.LOCAL, 2.0, -0.25)
+    assert (b.score, b.origin, b.arrival_ms, b.log_prob) == (-0.75, Origin.LOCAL, 2.0, -0.25)
     assert (a.origin.label, Origin.TARGET.label) == ("remote", "target")
 
 
