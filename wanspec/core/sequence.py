@@ -5,8 +5,6 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 
 from __future__ import annotations
 
-from math import inf
-
 from wanspec.core.arrivals import Arrivals
 from wanspec.core.config import ControllerConfig
 from wanspec.core.costs import CostModel
@@ -216,11 +214,10 @@ class Sequence:
 
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
-        due = inf if self._pending is None else self._pending_since + self._config.engine_ms
-        if self._pending is None and self._wake is not None:
-            due = self._wake
-        limit = self.request.deadline_ms
-        return min(due, self._submitted + limit) if limit > 0 else due
+        due = self._submitted + self.request.deadline_ms if self.request.deadline_ms > 0 else float("inf")
+        if self._pending is not None:
+            return min(due, self._pending_since + self._config.engine_ms)
+        return due if self._wake is None else min(due, self._wake)
 
     def tick(self, now: float) -> list[Action]:
         """Act on a deadline that has passed."""

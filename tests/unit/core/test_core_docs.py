@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.core.core_doubles import PRINT, hash_of
-from wanspec.core import messages, wire
+from wanspec.core import codecs, messages, wire
 from wanspec.core.config import ControllerConfig, LinkConfig, WorkerConfig
 from wanspec.core.estimators import TAIL_ENTROPY_NATS, entropy_from_log_prob
 from wanspec.core.messages import (
@@ -48,19 +48,19 @@ def rows(text):
 def test_message_types_layouts_and_sizes():
     documented = {row[1]: (int(row[0]), row[3].strip("`"), int(row[4])) for row in rows(section(PROTOCOL, "Messages"))}
     structs = {
-        "Hello": wire._HELLO,
-        "Welcome": wire._WELCOME,
-        "Refuse": wire._REFUSE,
-        "Open": wire._OPEN,
-        "Commit": wire._COMMIT,
-        "Close": wire._CLOSE,
-        "Drafts": wire._DRAFTS,
-        "PassReport": wire._PASS,
-        "Lost": wire._LOST,
+        "Hello": codecs._HELLO,
+        "Welcome": codecs._WELCOME,
+        "Refuse": codecs._REFUSE,
+        "Open": codecs._OPEN,
+        "Commit": codecs._COMMIT,
+        "Close": codecs._CLOSE,
+        "Drafts": codecs._DRAFTS,
+        "PassReport": codecs._PASS,
+        "Lost": codecs._LOST,
     }
-    coded = {k.__name__: (n, structs[k.__name__].format, structs[k.__name__].size) for n, k, _, _ in wire._CODECS}
+    coded = {k.__name__: (n, structs[k.__name__].format, structs[k.__name__].size) for n, k, _, _ in codecs._CODECS}
     assert documented == coded
-    assert f"`{wire._NODE.format}`, {wire._NODE.size} bytes" in PROTOCOL
+    assert f"`{codecs._NODE.format}`, {wire._NODE.size} bytes" in PROTOCOL
     assert f"The header takes {wire._HEADER.size} bytes" in PROTOCOL
     assert f"prefix of {wire._PREFIX.size} bytes" in PROTOCOL
     assert f"Largest frame: {wire.MAX_FRAME_BYTES:,} bytes" in PROTOCOL
@@ -74,7 +74,7 @@ def test_header_offsets():
     assert sum(sizes) == wire._HEADER.size
 
 
-@pytest.mark.parametrize("kind", [*wire._TYPES], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [*codecs.TYPES], ids=lambda k: k.__name__)
 def test_every_field_of_every_message(kind):
     names = [row[0] for row in rows(section(PROTOCOL, kind.__name__)) if row[0] and not row[0].isdigit()]
     expected = list(getattr(kind, "_fields", None) or [f.name for f in fields(kind)])

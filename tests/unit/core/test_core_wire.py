@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanspec.core import wire
+from wanspec.core import codecs, wire
 from wanspec.core.messages import (
     Close,
     Commit,
@@ -82,7 +82,7 @@ def test_round_trip(frame):
 
 
 def test_one_of_each_is_every_message():
-    assert {type(m) for m in ONE_OF_EACH.messages} == set(wire._TYPES)
+    assert {type(m) for m in ONE_OF_EACH.messages} == set(codecs.TYPES)
     assert decode(encode(ONE_OF_EACH)) == ONE_OF_EACH
 
 
