@@ -73,7 +73,7 @@ def check_settled(played):
     played.settle()
     worker = played.world.worker
     assert not worker.sequences
-    assert worker._pass is None
+    assert worker._passes.under_way is None
     assert played.world.controller.links[0].up
 
 
