@@ -173,4 +173,4 @@ class Corrupting(World):
         data = bytearray(action.data)
         bit = self._random.randrange(8 * len(data))
         data[bit // 8] ^= 1 << bit % 8
-        return replace(action, data=bytes(data))
+        return action._replace(data=bytes(data))
