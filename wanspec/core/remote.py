@@ -117,9 +117,12 @@ class RemoteDrafts:
         self._passes_seen = max(self._passes_seen, drafts.passes)
         if not self._firsts or drafts.first > self._firsts[-1]:
             self._firsts.append(drafts.first)
-        ranks: dict[int, int] = {}
         self.passed = {}
+        return self._add(drafts, vocab_size, now)
+
+    def _add(self, drafts: Drafts, vocab_size: int, now: float) -> bool:
         tree, nodes, tally = self._tree, self._nodes, self._tally
+        ranks: dict[int, int] = {}
         for number, (above, token, log_prob) in enumerate(drafts.nodes, drafts.first):
             rank = ranks.get(above, 0)
             ranks[above] = rank + 1
@@ -128,15 +131,17 @@ class RemoteDrafts:
             parent = tree.at(drafts.length - 1) if above == ROOT else nodes.get(above)
             if parent is None or not 0 <= token < vocab_size or log_prob != log_prob:
                 return False
+            tally.remote_nodes += 1
             node = tree.add(parent, token, log_prob, _REMOTE, now, rank)
-            if node is not None and node.number < 0:
+            if node is None:
+                tally.stale_nodes += 1
+                node = _STALE
+            elif node.number < 0:
                 # The first time that the worker's own copy of this token is seen.
                 node.number, node.arrival_ms = number, now
+            nodes[number] = node
             if parent.state is COMMITTED:
                 self.passed.setdefault(parent.position, []).append((token, rank, log_prob))
-            tally.remote_nodes += 1
-            tally.stale_nodes += node is None
-            nodes[number] = node if node is not None else _STALE
         return True
 
     def lost(self, message: Lost) -> bool:

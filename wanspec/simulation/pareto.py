@@ -13,7 +13,7 @@ from wanspec.simulation.setup import Contender, Setup
 from wanspec.simulation.table import BASELINE
 
 RTTS = (10.0, 20.0, 30.0, 50.0, 70.0, 100.0, 150.0)
-PRICES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0)
+PRICES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6)
 PHIS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.5, 3.2)
 
 
