@@ -134,9 +134,9 @@ class Evaluation:
                 Panel(PASSES, _curves(ours, lambda c: c.draft_passes_ratio), self._stated(lambda a: 1.0 - a.saved)),
                 Panel(SCARCE, _curves(ours, lambda c: c.scarce_gpu_ratio), self._stated(lambda a: a.scarce)),
             ),
-            tuple(_table(condition, found[condition.name], name) for condition in self.conditions),
-            tuple(_plain(condition, row, name) for condition in self.conditions for row in found[condition.name]),
-            AIMS,
+            tables=tuple(_table(condition, found[condition.name], name) for condition in self.conditions),
+            rows=tuple(_plain(condition, row, name) for condition in self.conditions for row in found[condition.name]),
+            yardstick=AIMS,
         )
 
     def _tables(self, condition: Condition) -> Tables:

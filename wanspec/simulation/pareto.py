@@ -133,8 +133,8 @@ class Sweep:
             "local draft passes, share of local's with k = 2",
             f"Differences are shares of local's: least and most over the front of {self.theirs.policy}. {self.words}",
             tuple(panels),
-            (Table(f"{self.ours.policy} against {self.theirs.policy}", header, tuple(lines)),),
-            tuple(rows),
+            tables=(Table(f"{self.ours.policy} against {self.theirs.policy}", header, tuple(lines)),),
+            rows=tuple(rows),
         )
 
     def _panel(self, rtt: float, here: Sequence[Comparison]) -> Panel:

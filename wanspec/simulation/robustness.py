@@ -195,8 +195,8 @@ def figure(found: Sequence[Finding], words: str) -> Figure:
         f"target_only. 5% lies above the upper bound, which should be at most {LIMIT:g}; in {missed} of {len(found)} "
         f"cells it is more. {words}",
         tuple(panels),
-        (Table(f"{len(found)} cells, worst first", header, tuple(_line(each) for each in found)),),
-        tuple(each.as_dict() for each in found),
+        tables=(Table(f"{len(found)} cells, worst first", header, tuple(_line(each) for each in found)),),
+        rows=tuple(each.as_dict() for each in found),
     )
 
 
