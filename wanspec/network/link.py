@@ -1,14 +1,14 @@
-"""The transport of a link: one gRPC stream to a worker's Triton (ModelStreamInfer), on asyncio."""
+"""The transport of a link: one gRPC stream to a worker's Triton (ModelStreamInfer), read by a thread of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import threading
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import grpc
-import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -37,105 +37,123 @@ class LinkTarget:
 
 
 class LinkListener(Protocol):
-    """Told of what happens on a link, on the event loop."""
+    """Told of what happens on a link, on the thread of a connection.
 
-    def connected(self) -> None:
+    ``connection`` tells it apart from others of the same link: one that was given up may still have something to say.
+    """
+
+    def connected(self, connection: LinkConnection) -> None:
         """The transport is up."""
         ...
 
-    def received(self, data: bytes) -> None:
+    def received(self, connection: LinkConnection, data: bytes) -> None:
         """A frame has arrived."""
         ...
 
-    def disconnected(self, reason: str) -> None:
+    def disconnected(self, connection: LinkConnection, reason: str) -> None:
         """The transport is gone, or could not be had."""
         ...
 
 
 class LinkClient:
-    """One connection at a time. All methods on the event loop; none blocks."""
+    """One connection at a time. Calls come from one thread at a time; none blocks or calls the listener.
+
+    Attributes:
+        connection: the present one, None where there is none.
+    """
 
     def __init__(self, target: LinkTarget, listener: LinkListener) -> None:
         self._target = target
         self._listener = listener
-        self._task: asyncio.Task[None] | None = None
-        self._outgoing: asyncio.Queue[Any] | None = None
+        self.connection: LinkConnection | None = None
 
-    def connect(self, loop: asyncio.AbstractEventLoop) -> None:
+    def connect(self) -> None:
         """Begin to connect; the listener hears of the outcome."""
         self.close()
-        self._outgoing = asyncio.Queue()
-        self._task = loop.create_task(self._run(self._outgoing))
+        self.connection = LinkConnection(self._target, self._listener)
 
     def send(self, data: bytes, opening: bool = False) -> None:
         """Queue a frame. The request of an ``opening`` one stays open: its responses are what the worker sends."""
-        if self._outgoing is not None:
-            self._outgoing.put_nowait(self._request(data, opening))
+        if self.connection is not None:
+            self.connection.send(data, opening)
 
-    def close(self) -> None:
-        """Drop the connection without telling the listener."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        self._outgoing = None
+    def close(self) -> LinkConnection | None:
+        """Drop the connection, and return it: it may still tell the listener of what happened before."""
+        dropped, self.connection = self.connection, None
+        if dropped is not None:
+            dropped.close()
+        return dropped
 
-    async def aclose(self) -> None:
-        """Drop the connection and wait until it is gone."""
-        task = self._task
-        self.close()
-        if task is not None:
-            await asyncio.wait([task], timeout=CONNECT_TIMEOUT_S)
 
-    async def _run(self, outgoing: asyncio.Queue[Any]) -> None:
-        reason = "closed by the worker"
-        channel = grpc.aio.insecure_channel(self._target.url, options=_OPTIONS)
-        try:
-            await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-            # Before Python 3.12 wait_for may swallow a cancellation that comes as the channel gets ready.
-            if self._outgoing is outgoing:
-                await self._stream(channel, outgoing)
-        except asyncio.CancelledError:
-            return
-        except grpc.aio.AioRpcError as error:
-            reason = f"{error.code().name}: {error.details()}"
-        except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
-            reason = f"{self._target.url} did not answer within {CONNECT_TIMEOUT_S:g} s"
-        except Exception as error:
-            logger.exception("link to %s failed", self._target.url)
-            reason = f"{type(error).__name__}: {error}"
-        finally:
-            await channel.close(None)
-        if self._outgoing is outgoing:
-            self._outgoing = self._task = None
-            self._listener.disconnected(reason)
+class LinkConnection:
+    """One stream, from the attempt to connect to its end."""
 
-    async def _stream(self, channel: grpc.aio.Channel, outgoing: asyncio.Queue[Any]) -> None:
-        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
-        writer = asyncio.ensure_future(self._write(call, outgoing))
-        try:
-            self._listener.connected()
-            async for response in call:
-                if response.error_message:
-                    logger.warning("link to %s: %s", self._target.url, response.error_message)
-                    if response.infer_response.id == LINK_REQUEST_ID or not response.infer_response.id:
-                        raise ConnectionError(response.error_message)
-                elif response.infer_response.raw_output_contents:
-                    # A string tensor of one element would carry a length; UINT8 is the frame as it is.
-                    self._listener.received(response.infer_response.raw_output_contents[0])
-        finally:
-            writer.cancel()
-            call.cancel()
+    def __init__(self, target: LinkTarget, listener: LinkListener) -> None:
+        self._target = target
+        self._listener = listener
+        self._outgoing: SimpleQueue[Any] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._call: Any = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"wanspec-link {target.url}", daemon=True)
+        self._thread.start()
 
-    @staticmethod
-    async def _write(call: Any, outgoing: asyncio.Queue[Any]) -> None:
-        while True:
-            await call.write(await outgoing.get())
-
-    def _request(self, data: bytes, opening: bool) -> Any:
+    def send(self, data: bytes, opening: bool) -> None:
+        """Queue a frame."""
         request = service_pb2.ModelInferRequest(
             model_name=self._target.model, id=LINK_REQUEST_ID if opening else "", raw_input_contents=[data]
         )
         tensor = request.inputs.add()
         tensor.name, tensor.datatype = "frame", "UINT8"
         tensor.shape.append(len(data))
-        return request
+        self._outgoing.put(request)
+
+    def close(self) -> None:
+        """Begin to end it."""
+        with self._lock:
+            self._closed = True
+            call = self._call
+        if call is not None:
+            call.cancel()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until it has ended."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        reason = "closed by the worker"
+        channel = grpc.insecure_channel(self._target.url, options=_OPTIONS)
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT_S)
+            self._stream(channel)
+        except grpc.FutureTimeoutError:
+            reason = f"{self._target.url} did not answer within {CONNECT_TIMEOUT_S:g} s"
+        except grpc.RpcError as error:
+            reason = f"{error.code().name}: {error.details()}"
+        except Exception as error:
+            logger.exception("link to %s failed", self._target.url)
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            self._outgoing.put(None)  # ends gRPC's thread that reads from it
+            channel.close()
+        if not self._closed:
+            self._listener.disconnected(self, reason)
+
+    def _stream(self, channel: grpc.Channel) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            call = self._call = stub.ModelStreamInfer(iter(self._outgoing.get, None))
+        try:
+            self._listener.connected(self)
+            for response in call:
+                if response.error_message:
+                    logger.warning("link to %s: %s", self._target.url, response.error_message)
+                    if response.infer_response.id == LINK_REQUEST_ID or not response.infer_response.id:
+                        raise ConnectionError(response.error_message)
+                elif response.infer_response.raw_output_contents:
+                    # A string tensor of one element would carry a length; UINT8 is the frame as it is.
+                    self._listener.received(self, response.infer_response.raw_output_contents[0])
+        finally:
+            call.cancel()

@@ -1,8 +1,8 @@
-"""Runs a controller for real: engine calls in a pool, clients and links (gRPC) on a loop."""
+"""Runs a controller for real: engine calls in a pool, clients and links (gRPC) on threads of their own."""
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import Sequence
@@ -37,15 +37,13 @@ from wanspec.core.events import (
     Verified,
     Verify,
 )
-from wanspec.core.tree import Origin
 from wanspec.errors import WanspecError
-from wanspec.network.link import LinkClient, LinkTarget
+from wanspec.network.link import LinkClient, LinkConnection, LinkTarget
 from wanspec.triton.body import Body
+from wanspec.triton.clients import Client, Clients
 from wanspec.triton.tensorrt_llm import EngineAnswer
 
 logger = logging.getLogger(__name__)
-
-_CANCEL_POLL_S = 0.02
 
 
 class Engines(Protocol):
@@ -57,22 +55,6 @@ class Engines(Protocol):
 
     def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
         """Draft locally after ``prefix``, which holds the action's path."""
-        ...
-
-
-class Client(Protocol):
-    """Whoever asked. Called from the body's thread; must not block."""
-
-    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
-        """More committed tokens."""
-        ...
-
-    def finished(self, finished: Finished) -> None:
-        """The end, whatever it is."""
-        ...
-
-    def cancelled(self) -> bool:
-        """Whether the client has gone away."""
         ...
 
 
@@ -100,20 +82,27 @@ class ControllerBody(Body[Event, Action]):
         self._pool = ThreadPoolExecutor(engine_threads, thread_name_prefix="wanspec-engine")
         self._waiting = 0
         self._waiting_lock = threading.Lock()
-        self._clients: dict[int, Client] = {}
-        self._numbers = 0
+        self._clients = Clients(lambda sequence: self.handle(Cancelled(sequence)))
+        self._numbers = itertools.count(1)
 
     def start(self) -> None:
-        """Start the thread; links connect from now on."""
+        """Start the threads; links connect from now on."""
         super().start()
-        self.loop.call_soon_threadsafe(self._poll_cancelled)
+        self._clients.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Stop the thread: running requests end with an error, links are closed."""
+        """Stop the threads: running requests end with an error, links are closed."""
         if not self.running:
             return
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self.loop)
-        self.join(timeout_s)
+        for number in self._clients.numbers():
+            self.handle(Cancelled(number))
+        self._clients.close(timeout_s)
+        self._timer.end(timeout_s)
+        with self._lock:
+            dropped = [link.close() for link in self._links]
+        for connection in dropped:
+            if connection is not None:
+                connection.join(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._log_file is not None:
             with self._lock:
@@ -129,31 +118,29 @@ class ControllerBody(Body[Event, Action]):
 
     def submit(self, request: Request, client: Client) -> None:
         """Take a request, from any thread. Refusals reach the client as :class:`Finished` with reason ``error``."""
-        self.loop.call_soon_threadsafe(self._submit, request, client)
-
-    # On the loop's thread
+        number = next(self._numbers)
+        self._clients.add(number, client)
+        try:
+            self.handle(Submitted(number, request))
+        except Exception as error:
+            if not isinstance(error, WanspecError):
+                logger.exception("request %d failed before it began", number)
+            self._clients.tell(Finished(number, "error", {}, str(error)))
 
     def is_engine_call(self, action: Action) -> bool:
         """Verifications and local drafts."""
         return isinstance(action, (Verify, Draft))
 
-    def start_engine_call(self, action: Action) -> None:
-        """Queue a call for the pool."""
-        assert isinstance(action, (Verify, Draft))
-        with self._waiting_lock:
-            self._waiting += 1
-        self._pool.submit(self._serve, action)
-
-    def act(self, action: Action) -> None:
-        """Talk to clients and links."""
-        if isinstance(action, Send):
+    def begin(self, action: Action) -> None:
+        """Hand engine calls to the pool, tokens to the clients' threads, frames to the links."""
+        if isinstance(action, (Verify, Draft)):
+            self._call_soon(action)
+        elif isinstance(action, Send):
             self._links[action.link].send(action.data, action.opening)
-        elif isinstance(action, Emit):
-            self._clients[action.sequence].emit(action.tokens, action.origins)
-        elif isinstance(action, Finished):
-            self._clients.pop(action.sequence).finished(action)
+        elif isinstance(action, (Emit, Finished)):
+            self._clients.tell(action)
         elif isinstance(action, Connect):
-            self._links[action.link].connect(self.loop)
+            self._links[action.link].connect()
         elif isinstance(action, Disconnect):
             logger.warning("link %d: dropped: %s", action.link, action.reason)
             self._links[action.link].close()
@@ -161,45 +148,26 @@ class ControllerBody(Body[Event, Action]):
             # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
             logger.debug("engine call %s is no longer needed", action.action)
 
-    def failed(self, action: Action) -> None:
-        """A client that cannot be told of its tokens has gone."""
-        if isinstance(action, Emit):
-            self.loop.call_soon(self.handle, Cancelled(action.sequence))
-
-    def tick(self) -> None:
+    def tick_event(self) -> Event:
         """A deadline has passed."""
-        self.handle(Tick())
+        return Tick()
 
-    def _submit(self, request: Request, client: Client) -> None:
-        self._numbers += 1
-        number = self._numbers
-        self._clients[number] = client
-        try:
-            self.handle(Submitted(number, request))
-        except Exception as error:
-            if not isinstance(error, WanspecError):
-                logger.exception("request %d failed before it began", number)
-            self._clients.pop(number, None)
-            client.finished(Finished(number, "error", {}, str(error)))
-
-    def _poll_cancelled(self) -> None:
-        self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
-        for number, client in list(self._clients.items()):
-            # What is carried out meanwhile may have ended others: these are not to be asked any more.
-            if number in self._clients and client.cancelled():
-                self.handle(Cancelled(number))
-
-    async def _shut_down(self) -> None:
-        for number in list(self._clients):
-            self.handle(Cancelled(number))
-        for link in self._links:
-            await link.aclose()
-        self.loop.stop()
+    def from_link(self, number: int, connection: LinkConnection, event: Event) -> None:
+        """Give the controller an event of a link, unless the connection has been given up meanwhile."""
+        self.handle(event, provided=lambda: self._links[number].connection is connection)
 
     def _write_log(self, line: str) -> None:
         assert self._log_file is not None
         if not self._log_file.closed:  # an engine may answer after the end
             self._log_file.write(line + "\n")
+
+    def _call_soon(self, action: Verify | Draft) -> None:
+        with self._waiting_lock:
+            self._waiting += 1
+        try:
+            self._pool.submit(self._serve, action)
+        except RuntimeError:
+            logger.debug("the pool has been shut down; %s is dropped", action.action)
 
     # On threads of the pool
 
@@ -211,9 +179,18 @@ class ControllerBody(Body[Event, Action]):
         while calls:
             call = calls.pop()
             assert isinstance(call, (Verify, Draft))
-            calls = self.answered(self._call(call), keep_calls=True)
+            calls = self._answered(self._call(call))
             while calls and (len(calls) > 1 or self._waiting > 0):
-                self.start_engine_call(calls.pop())
+                following = calls.pop()
+                assert isinstance(following, (Verify, Draft))
+                self._call_soon(following)
+
+    def _answered(self, event: Event) -> list[Action]:
+        try:
+            return self.handle(event, keep_calls=True)
+        except Exception:  # a thread of a pool would swallow it
+            logger.exception("%s failed", type(event).__name__)
+            return []
 
     def _call(self, action: Verify | Draft) -> Event:
         timeout = self.controller.config.engine_ms
@@ -235,15 +212,15 @@ class _LinkEvents:
         self._body = body
         self._number = number
 
-    def connected(self) -> None:
-        self._body.handle(Connected(self._number))
+    def connected(self, connection: LinkConnection) -> None:
+        self._body.from_link(self._number, connection, Connected(self._number))
 
-    def received(self, data: bytes) -> None:
-        self._body.handle(Received(self._number, data))
+    def received(self, connection: LinkConnection, data: bytes) -> None:
+        self._body.from_link(self._number, connection, Received(self._number, data))
 
-    def disconnected(self, reason: str) -> None:
+    def disconnected(self, connection: LinkConnection, reason: str) -> None:
         logger.info("link %d: down: %s", self._number, reason)
-        self._body.handle(Disconnected(self._number, reason))
+        self._body.from_link(self._number, connection, Disconnected(self._number, reason))
 
 
 def _array(prefix: Sequence[int], length: int, path: tuple[int, ...] = ()) -> NDArray[np.int32]:

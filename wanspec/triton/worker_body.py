@@ -1,9 +1,12 @@
-"""Runs a :class:`~wanspec.core.worker.Worker` for real: the draft engine on a thread, links on a loop."""
+"""Runs a :class:`~wanspec.core.worker.Worker` for real: the draft engine on a thread, frames on another."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -32,7 +35,7 @@ _CANCEL_POLL_S = 0.05
 
 
 class Downlink(Protocol):
-    """The open request of a link, for frames to its controller. Called from the body's thread."""
+    """The open request of a link, for frames to its controller. Called from one thread at a time."""
 
     def send(self, data: bytes) -> None:
         """Send one frame."""
@@ -61,75 +64,94 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         self._calls: SimpleQueue[WorkerAction | None] = SimpleQueue()
         self._engine_thread = threading.Thread(target=self._serve, name="wanspec-draft", daemon=True)
         self._links: dict[int, Downlink] = {}
-        self._numbers = 0
+        self._numbers = itertools.count(1)
+        self._frames = _Frames()
+        self._ended = threading.Event()
+        self._poll_thread = threading.Thread(target=self._poll_cancelled, name="wanspec-cancel", daemon=True)
 
     def start(self) -> None:
         """Start the threads."""
         super().start()
         self._engine_thread.start()
-        self.loop.call_soon_threadsafe(self._poll_cancelled)
+        self._frames.start()
+        self._poll_thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop the threads; open links end."""
         if not self.running:
             return
+        self._ended.set()
         self._calls.put(None)
-        self.loop.call_soon_threadsafe(self._shut_down)
-        self.join(timeout_s)
+        self._timer.end(timeout_s)
+        self._poll_thread.join(timeout_s)
+        with self._lock:
+            for downlink in self._links.values():
+                self._frames.put(downlink, None)
+            self._links.clear()
+        self._frames.close(timeout_s)
 
     def link(self, data: bytes, downlink: Downlink) -> None:
         """A controller opens a link with this frame; from any thread."""
-        self.loop.call_soon_threadsafe(self._link, data, downlink)
+        number = next(self._numbers)
+        self._links[number] = downlink
+        self._take(LinkOpened(number, data))
 
     def steer(self, data: bytes) -> None:
         """A frame of a controller whose link is open; from any thread."""
-        self.post(Steered(data))
-
-    # On the loop's thread
+        self._take(Steered(data))
 
     def is_engine_call(self, action: WorkerAction) -> bool:
         """Passes, and what the engine is to forget."""
         return isinstance(action, (Expand, Release))
 
-    def start_engine_call(self, action: WorkerAction) -> None:
-        """Queue a call; they are made in order."""
-        self._calls.put(action)
-
-    def act(self, action: WorkerAction) -> None:
-        """Talk to controllers."""
-        if isinstance(action, Send):
+    def begin(self, action: WorkerAction) -> None:
+        """Queue engine calls, which are made in order, and what controllers are to be told."""
+        if isinstance(action, (Expand, Release)):
+            self._calls.put(action)
+        elif isinstance(action, Send):
             downlink = self._links.get(action.link)
             if downlink is not None:
-                downlink.send(action.data)
+                self._frames.put(downlink, action.data)
         elif isinstance(action, Disconnect):
             downlink = self._links.pop(action.link, None)
             if downlink is not None:
                 logger.warning("link %d: closed: %s", action.link, action.reason)
-                downlink.close()
+                self._frames.put(downlink, None)
 
-    def tick(self) -> None:
+    def handle(
+        self, event: WorkerEvent, *, keep_calls: bool = False, provided: Callable[[], bool] | None = None
+    ) -> list[WorkerAction]:
+        """Give the worker an event, from any thread; see :meth:`Body.handle`.
+
+        Triton takes a frame in a fraction of a millisecond, and for that long its sender waits: that is the engine's
+        thread where it has nothing else to do, and the frames' own thread otherwise.
+        """
+        try:
+            return super().handle(event, keep_calls=keep_calls, provided=provided)
+        finally:
+            if threading.current_thread() is self._engine_thread and self._calls.empty():
+                self._frames.send()
+            else:
+                self._frames.send_soon()
+
+    def tick_event(self) -> WorkerEvent:
         """A deadline has passed."""
-        self.handle(Tick())
+        return Tick()
 
-    def _link(self, data: bytes, downlink: Downlink) -> None:
-        self._numbers += 1
-        self._links[self._numbers] = downlink
-        self.handle(LinkOpened(self._numbers, data))
+    def _take(self, event: WorkerEvent) -> None:
+        try:
+            self.handle(event)
+        except Exception:  # whoever brought it has others to bring
+            logger.exception("%s failed", type(event).__name__)
 
     def _poll_cancelled(self) -> None:
-        self.loop.call_later(_CANCEL_POLL_S, self._poll_cancelled)
-        for number, downlink in list(self._links.items()):
-            # What is carried out meanwhile may have closed others: these are not to be asked any more.
-            if number in self._links and downlink.cancelled():
-                del self._links[number]
-                self.handle(Disconnected(number, "the controller left"))
-                downlink.close()
-
-    def _shut_down(self) -> None:
-        for downlink in self._links.values():
-            downlink.close()
-        self._links.clear()
-        self.loop.stop()
+        while not self._ended.wait(_CANCEL_POLL_S):
+            for number, downlink in list(self._links.items()):
+                if self._frames.has_left(downlink, lambda number=number: number in self._links):  # type: ignore[misc]
+                    self._links.pop(number, None)
+                    self.handle(Disconnected(number, "the controller left"))
+                    self._frames.put(downlink, None)
+                    self._frames.send_soon()
 
     # On the engine's thread
 
@@ -138,7 +160,7 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
             if isinstance(call, Release):
                 self._release(call)
             elif isinstance(call, Expand):
-                self.answered(self._expand(call), keep_calls=False)
+                self._take(self._expand(call))
 
     def _release(self, action: Release) -> None:
         try:
@@ -152,3 +174,67 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         except Exception as error:  # the thread must live on
             logger.exception("draft pass failed")
             return ExpandFailed(action.number, str(error))
+
+
+class _Frames:
+    """Frames on their way to controllers: sent in order, by whichever thread sends them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Downlink, bytes | None]] = deque()
+        self._sending = threading.Lock()
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="wanspec-frames", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Send what waits, and end the thread."""
+        self._wake.put(False)
+        self._thread.join(timeout_s)
+
+    def put(self, downlink: Downlink, data: bytes | None) -> None:
+        """Add a frame, or None for the end of a link. Something has to send it."""
+        self._waiting.append((downlink, data))
+
+    def send_soon(self) -> None:
+        """Have the thread send what waits."""
+        if self._waiting:
+            self._wake.put(True)
+
+    def send(self) -> None:
+        """Send what waits, unless another thread does so."""
+        # Whoever is refused the lock has added before; the holder looks again once it has let go.
+        while self._waiting and self._sending.acquire(blocking=False):
+            try:
+                while self._waiting:
+                    _send(*self._waiting.popleft())
+            finally:
+                self._sending.release()
+
+    def has_left(self, downlink: Downlink, open_still: Callable[[], bool]) -> bool:
+        """Whether a controller has gone away; one whose link has ended is not asked."""
+        try:
+            with self._sending:
+                return open_still() and downlink.cancelled()
+        except Exception:
+            logger.exception("whether a controller has left could not be told")
+            return False
+        finally:
+            self.send_soon()  # what was refused the lock meanwhile
+
+    def _serve(self) -> None:
+        while self._wake.get():
+            self.send()
+        self.send()
+
+
+def _send(downlink: Downlink, data: bytes | None) -> None:
+    try:
+        if data is None:
+            downlink.close()
+        else:
+            downlink.send(data)
+    except Exception:  # what follows may belong to others
+        logger.exception("a frame could not be sent")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import threading
@@ -23,7 +22,7 @@ from wanspec.core.events import Draft, Finished, Request, Verify
 from wanspec.core.messages import Close, Drafting, Drafts, Hello, Open
 from wanspec.core.tree import Origin
 from wanspec.core.wire import decode
-from wanspec.triton.body import Body
+from wanspec.triton.body import Body, now_ms
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.tensorrt_llm import EngineAnswer
 from wanspec.triton.worker_body import WorkerBody
@@ -32,47 +31,81 @@ LIMIT_S = 60.0
 """Long enough for any machine; only a failing test takes it."""
 
 
-class Busy(Body[str, str]):
-    """Whatever it carries out is followed by another answer at once."""
+class Ticking(Body[str, str]):
+    """Carries out nothing; ``begun`` has what it was to begin."""
 
-    done = 0
+    def __init__(self, machine: Due) -> None:
+        super().__init__("ticking", machine)
+        self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def is_engine_call(self, action: str) -> bool:
-        return False
+        return action == "call"
 
-    def start_engine_call(self, action: str) -> None:
-        raise AssertionError("there are no engine calls")
+    def begin(self, action: str) -> None:
+        self.begun.put(action)
+        if action == "fault":
+            raise RuntimeError("cannot begin")
 
-    def act(self, action: str) -> None:
-        self.done += 1
-        if self.done < 1_000:
-            self.answered("answer", keep_calls=False)
-
-    def tick(self) -> None:
-        pass
+    def tick_event(self) -> str:
+        return "tick"
 
 
-class Repeats:
-    """Asks for one more action at every event."""
+class Due:
+    """Asks for one more action at every event, and for a tick at ``due``; a tick may fail."""
+
+    due = float("inf")
+    failures = 0
 
     def handle(self, event: str, now: float, /) -> list[str]:
-        return [event]
+        if event != "tick":
+            return event.split()
+        self.due = float("inf")
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("failed tick")
+        return ["ticked"]
 
     def deadline(self) -> float:
-        return float("inf")
+        return self.due
 
 
-def test_the_loop_has_time_for_others_while_engines_answer() -> None:
-    body = Busy("busy", Repeats())
-    seen: queue.SimpleQueue[int] = queue.SimpleQueue()
-    body.loop.call_soon(body.handle, "answer")
-    body.loop.call_soon(lambda: seen.put(body.done))
+def test_deadlines_are_kept_also_nearer_ones_and_after_a_failure() -> None:
+    machine = Due()
+    body = Ticking(machine)
     body.start()
-    assert seen.get(timeout=LIMIT_S) < 10
-    until(lambda: body.done == 1_000)
-    body.loop.call_soon_threadsafe(body.loop.stop)
-    body.join(LIMIT_S)
+    try:
+        for later_ms, sooner_ms, failures in ((60_000.0, 5.0, 0), (20.0, 60_000.0, 0), (1.0, 1.0, 1), (1.0, 1.0, 0)):
+            began, machine.failures = now_ms(), failures
+            machine.due = began + later_ms
+            body.handle("one")
+            machine.due = min(machine.due, began + sooner_ms)
+            body.handle("two")
+            assert [body.begun.get(timeout=LIMIT_S) for _ in range(2)] == ["one", "two"]
+            if failures:
+                until(lambda: machine.failures == 0)
+                continue
+            assert body.begun.get(timeout=LIMIT_S) == "ticked"
+            assert min(later_ms, sooner_ms) <= now_ms() - began < 30_000.0
+    finally:
+        body._timer.end(LIMIT_S)
     assert not body.running
+
+
+def test_an_event_is_dropped_unless_what_it_needs_holds_and_calls_can_be_kept() -> None:
+    body = Ticking(Due())
+    assert body.handle("one call", provided=lambda: False) == []
+    assert body.begun.empty()
+    assert body.handle("one call two", keep_calls=True, provided=body._lock.locked) == ["call"]
+    assert [body.begun.get_nowait() for _ in range(2)] == ["one", "two"]
+    assert body.handle("call") == []
+    assert body.begun.get_nowait() == "call"
+
+
+def test_an_action_that_cannot_be_begun_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    body = Ticking(Due())
+    body.handle("fault one")
+    assert [body.begun.get_nowait() for _ in range(2)] == ["fault", "one"]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 class Engines:
@@ -149,15 +182,6 @@ def ask(body: ControllerBody, client: Client, tokens: int = 5, deadline_ms: floa
     return client
 
 
-def settle(body: ControllerBody) -> None:
-    """Wait until the loop has done what was asked of it before."""
-
-    async def nothing() -> None:
-        pass
-
-    asyncio.run_coroutine_threadsafe(nothing(), body.loop).result(LIMIT_S)
-
-
 def until(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + LIMIT_S
     while not condition():
@@ -170,7 +194,6 @@ def test_sequences_take_turns_where_threads_are_few() -> None:
     gate = engines.gate(1)
     with controller(engines, threads=1) as body:
         clients = [ask(body, Client()) for _ in range(3)]
-        settle(body)
         gate.set()
         assert [client.reason() for client in clients] == ["length"] * 3
     assert engines.served == [1, 2, 3] * 5
@@ -213,26 +236,61 @@ def test_a_client_that_cannot_be_told_is_cancelled_and_others_are_not() -> None:
 
 
 def test_a_client_is_not_asked_after_its_end() -> None:
-    """Carrying out one client's cancellation, the loop may come upon the end of another."""
     engines = Engines()
-    engines.gate(1)
-    gate = engines.gate(2)
+    gate = engines.gate(1)
 
     class Leaving(Client):
         def cancelled(self) -> bool:
-            gate.set()
-            until(lambda: body._outbox)
+            asked.set()
+            assert answered.wait(LIMIT_S)
+            return super().cancelled()
+
+    asked, answered = threading.Event(), threading.Event()
+    with controller(engines) as body:
+        client = ask(body, Leaving(), tokens=1)
+        assert asked.wait(LIMIT_S)
+        gate.set()  # its end comes while it is being asked
+        until(lambda: not body.controller.sequences)
+        time.sleep(0.01)
+        assert client.end is None
+        answered.set()
+        assert client.reason() == "length"
+    assert not client.asked_after_end
+
+
+def test_a_client_that_leaves_is_cancelled_and_one_that_cannot_be_asked_is_not() -> None:
+    class Leaving(Client):
+        def cancelled(self) -> bool:
             return True
 
+    class Broken(Client):
+        def cancelled(self) -> bool:
+            raise OSError("no answer")
+
+    engines = Engines()
+    gates = [engines.gate(1), engines.gate(2)]
     with controller(engines) as body:
-        leaving, other = Leaving(), Client()
-        body.loop.call_soon_threadsafe(
-            lambda: [body._submit(Request((5,), 1, policy="target_only"), c) for c in (leaving, other)]
-        )
+        broken, leaving = ask(body, Broken()), ask(body, Leaving())
         assert leaving.reason() == "cancelled"
-        assert other.reason() == "length"
-        settle(body)
-    assert not other.asked_after_end
+        for gate in gates:
+            gate.set()
+        assert broken.reason() == "length"
+
+
+def test_tokens_that_a_client_is_slow_to_take_keep_no_round_waiting() -> None:
+    class Slow(Client):
+        def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
+            assert taken.wait(LIMIT_S)
+            super().emit(tokens, origins)
+
+    taken = threading.Event()
+    engines = Engines()
+    with controller(engines) as body:
+        client = ask(body, Slow())
+        until(lambda: engines.served == [1] * 5)
+        assert client.end is None
+        taken.set()
+        assert (client.reason(), client.tokens) == ("length", [7] * 5)
 
 
 def test_a_deadline_passes_while_an_engine_works() -> None:
