@@ -28,10 +28,16 @@ class Pass:
 
 
 class Passes:
-    """One pass at a time, over all sequences."""
+    """One pass at a time, over all sequences.
+
+    Attributes:
+        under_way: the one that the engine works on.
+        engine_ms: how long the engine took for the last; infinity before the first.
+    """
 
     def __init__(self, config: WorkerConfig) -> None:
         self.under_way: Pass | None = None
+        self.engine_ms = inf
         self._config = config
         self._number = 0
         self._turn = 0
@@ -39,6 +45,10 @@ class Passes:
     def deadline(self) -> float:
         """When the pass under way is late, in ms; infinity if there is none."""
         return inf if self.under_way is None else self.under_way.began_ms + self._config.pass_ms
+
+    def expected_end(self) -> float:
+        """When the pass under way ends if it is as long as the last, in ms; infinity if there is none."""
+        return inf if self.under_way is None else self.under_way.began_ms + self.engine_ms
 
     def begin(self, sequences: Collection[WorkerSequence], now: float) -> Expand | None:
         """Begin the next pass, if none is under way and a leaf is worth one."""

@@ -15,6 +15,10 @@ def microseconds(now: float) -> int:
     return max(1, int(now * 1000.0))
 
 
+_FRAME_COST_MS = 0.25
+"""About what it takes to hand a frame to Triton: a pass that ends within this time is worth waiting for."""
+
+
 @dataclass(slots=True)
 class Peer:
     """One controller's link.
@@ -35,6 +39,7 @@ class Peer:
     _waiting: list[Message] = field(default_factory=list)
     _frame_number: int = 0
     _drafts_sent_ms: float = -inf
+    _waits_since_ms: float = inf
 
     def reply(self, message: Message) -> None:
         """Have a message sent with the next frame."""
@@ -43,17 +48,29 @@ class Peer:
 
     def deadline(self, frame_ms: float) -> float:
         """When what waits is to be sent at the latest, in ms; infinity if nothing waits."""
-        return self._drafts_sent_ms + frame_ms if self._waiting else inf
+        if not self._waiting:
+            return inf
+        return max(self._drafts_sent_ms + frame_ms, self._waits_since_ms + min(_FRAME_COST_MS, frame_ms))
 
-    def is_due(self, now: float, frame_ms: float, *, passes_go_on: bool) -> bool:
-        """Whether a frame is to be sent now.
+    def is_due(self, now: float, frame_ms: float, next_pass_ms: float) -> bool:
+        """Whether a frame is to be sent now; asked after every event.
 
         Passes far shorter than a network's jitter would send more frames than a controller has time for: while they go
-        on, frames of drafts leave at least ``frame_ms`` apart.
+        on, frames of drafts leave at least ``frame_ms`` apart, and each takes along the passes that are shorter than
+        sending it.
+
+        Args:
+            now: ms.
+            frame_ms: the configuration's.
+            next_pass_ms: when the pass that is under way is expected to end, from now; infinity if there is none.
         """
-        if not self._waiting:
+        if self.urgent or not self._waiting:
             return self.urgent
-        return self.urgent or not passes_go_on or now >= self._drafts_sent_ms + frame_ms
+        self._waits_since_ms = min(self._waits_since_ms, now)
+        if next_pass_ms == inf or now >= self.deadline(frame_ms):
+            return True
+        worth_waiting = now + next_pass_ms < self._waits_since_ms + min(_FRAME_COST_MS, frame_ms)
+        return now >= self._drafts_sent_ms + frame_ms and not worth_waiting
 
     def pack(self, sender: int, now: float) -> Send:
         """Make a frame of all that waits."""
@@ -63,4 +80,5 @@ class Peer:
         self._drafts_sent_ms = self._drafts_sent_ms if self.urgent else now
         self.urgent = False
         self._waiting.clear()
+        self._waits_since_ms = inf
         return Send(self.link, encode(frame))

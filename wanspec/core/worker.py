@@ -249,6 +249,7 @@ class Worker:
         counters.passes += 1
         counters.leaves += done.leaves
         counters.pass_ms += engine_ms
+        self._passes.engine_ms = engine_ms
         queue_ms = max(0.0, now - done.began_ms - engine_ms)
         prefills = sum([sequence.passes == 0 for sequence, _ in done.items])
         report = PassReport(engine_ms, queue_ms, done.leaves, len(done.items), prefills)
@@ -286,7 +287,7 @@ class Worker:
         return self._peers.get(sequence.sender)
 
     def _flush(self, now: float) -> None:
-        passes_go_on = self._passes.under_way is not None
+        next_pass_ms = self._passes.expected_end() - now
         for peer in self._peers.values():
-            if peer.is_due(now, self.config.frame_ms, passes_go_on=passes_go_on):
+            if peer.is_due(now, self.config.frame_ms, next_pass_ms):
                 self._actions.append(peer.pack(self._sender, now))
