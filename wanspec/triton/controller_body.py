@@ -1,12 +1,10 @@
-"""Runs a controller for real: engine calls in a pool, clients and links (gRPC) on threads of their own."""
+"""Runs a controller for real: engine calls, clients and links (gRPC) on threads of their own."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +38,7 @@ from wanspec.core.events import (
 from wanspec.errors import WanspecError
 from wanspec.network.link import LinkClient, LinkConnection, LinkTarget
 from wanspec.triton.body import Body
+from wanspec.triton.call_threads import CallThreads
 from wanspec.triton.clients import Client, Clients
 from wanspec.triton.tensorrt_llm import EngineAnswer
 
@@ -79,9 +78,7 @@ class ControllerBody(Body[Event, Action]):
         super().__init__("wanspec-controller", self.controller)
         self._engines = engines
         self._links = [LinkClient(target, _LinkEvents(self, number)) for number, target in enumerate(links)]
-        self._pool = ThreadPoolExecutor(engine_threads, thread_name_prefix="wanspec-engine")
-        self._waiting = 0
-        self._waiting_lock = threading.Lock()
+        self._calls: CallThreads[Verify | Draft] = CallThreads(self._serve, engine_threads, "wanspec-engine")
         self._clients = Clients(lambda sequence: self.handle(Cancelled(sequence)))
         self._numbers = itertools.count(1)
 
@@ -103,7 +100,7 @@ class ControllerBody(Body[Event, Action]):
         for connection in dropped:
             if connection is not None:
                 connection.join(timeout_s)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._calls.close()
         if self._log_file is not None:
             with self._lock:
                 self._log_file.close()
@@ -132,9 +129,9 @@ class ControllerBody(Body[Event, Action]):
         return isinstance(action, (Verify, Draft))
 
     def begin(self, action: Action) -> None:
-        """Hand engine calls to the pool, tokens to the clients' threads, frames to the links."""
+        """Hand engine calls to threads, tokens to the clients' threads, frames to the links."""
         if isinstance(action, (Verify, Draft)):
-            self._call_soon(action)
+            self._calls.put(action)
         elif isinstance(action, Send):
             self._links[action.link].send(action.data, action.opening)
         elif isinstance(action, (Emit, Finished)):
@@ -161,34 +158,24 @@ class ControllerBody(Body[Event, Action]):
         if not self._log_file.closed:  # an engine may answer after the end
             self._log_file.write(line + "\n")
 
-    def _call_soon(self, action: Verify | Draft) -> None:
-        with self._waiting_lock:
-            self._waiting += 1
-        try:
-            self._pool.submit(self._serve, action)
-        except RuntimeError:
-            logger.debug("the pool has been shut down; %s is dropped", action.action)
-
-    # On threads of the pool
+    # On threads of engine calls
 
     def _serve(self, action: Verify | Draft) -> None:
         """Make a call, and those that follow from its answer as long as no other waits for a thread."""
-        with self._waiting_lock:
-            self._waiting -= 1
         calls: list[Action] = [action]
         while calls:
             call = calls.pop()
             assert isinstance(call, (Verify, Draft))
             calls = self._answered(self._call(call))
-            while calls and (len(calls) > 1 or self._waiting > 0):
+            while calls and (len(calls) > 1 or self._calls.waiting > 0):
                 following = calls.pop()
                 assert isinstance(following, (Verify, Draft))
-                self._call_soon(following)
+                self._calls.put(following)
 
     def _answered(self, event: Event) -> list[Action]:
         try:
             return self.handle(event, keep_calls=True)
-        except Exception:  # a thread of a pool would swallow it
+        except Exception:  # the thread must live on
             logger.exception("%s failed", type(event).__name__)
             return []
 
@@ -200,7 +187,7 @@ class ControllerBody(Body[Event, Action]):
                 return Verified(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
             answer = self._engines.draft(action, _array(action.prefix, action.length, action.path), timeout)
             return Drafted(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
-        except Exception as error:  # a thread of a pool would swallow it
+        except Exception as error:  # the thread must live on
             logger.exception("engine call failed")
             return Failed(action.action, str(error))
 

@@ -311,7 +311,7 @@ def test_closing_ends_what_runs_and_an_answer_after_it_is_dropped(
         body.close()
         assert client.reason() == "cancelled"
         gate.set()
-        body._pool.shutdown(wait=True)
+        body._calls.join(LIMIT_S)
     assert client.tokens == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     _, _, entries = read_log((tmp_path / "log").read_text().splitlines())
