@@ -123,14 +123,14 @@ class Bench:
         digest = hash_of(tokens) if digest is None else digest
         return self.steer(Open(number, epoch, tuple(tokens), digest, drafting))
 
-    def expand(self, actions, *tokens, log_prob=-0.1, entropy=0.1, now=None):
+    def expand(self, actions, *tokens, log_prob=-0.1, entropy=0.1, engine_ms=7.5, at=None):
         """Answer the pass with the same children for each leaf."""
         action = one(Expand, actions)
         leaves = sum(len(item.leaves) for item in action.batch)
         rows = np.tile(np.array(tokens or (9,), dtype=np.int32), (leaves, 1))
         probs = np.tile(log_prob * np.arange(1, rows.shape[1] + 1, dtype=np.float32), (leaves, 1))
-        done = Expansion(rows, probs, np.full(leaves, entropy, dtype=np.float32), 7.5)
-        return self.do(Expanded(action.number, done), now)
+        done = Expansion(rows, probs, np.full(leaves, entropy, dtype=np.float32), engine_ms)
+        return self.do(Expanded(action.number, done), at)
 
 
 def emitted(actions):
