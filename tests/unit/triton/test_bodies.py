@@ -364,3 +364,41 @@ def test_drafts_of_short_passes_all_arrive_in_order_and_a_release_that_fails_sto
             assert [(drafts.sequence, drafts.first) for drafts in got] == [(number, first) for first in range(12)]
     finally:
         body.close()
+
+
+def test_frames_leave_in_order_while_a_controller_is_slow_to_take_one_and_then_the_link_ends() -> None:
+    class Slow(Downlink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.taken = threading.Event()
+            self.ended = threading.Event()
+
+        def send(self, data: bytes) -> None:
+            assert self.taken.wait(LIMIT_S)
+            assert not self.ended.is_set()
+            super().send(data)
+
+        def close(self) -> None:
+            self.ended.set()
+
+        def cancelled(self) -> bool:
+            assert not self.ended.is_set()
+            return bool(asked)
+
+    asked: list[bool] = []
+    frames, slow = Bench(), Slow()
+    body = WorkerBody(WorkerConfig(PRINT, frame_ms=0.0), DraftEngine())
+    body.start()
+    try:
+        body.link(frames.frame(Hello(b"controller-uuid1", VOCAB, PRINT.tokenizer_hash)), slow)
+        chain = Drafting(branching=1, theta=0.0, width=1, max_depth=6)
+        body.steer(frames.frame(Open(1, 1, (5, 6), hash_of((5, 6)), chain)))
+        until(lambda: body.worker.counters.passes == 6)
+        assert slow.drafts.empty(), "passes and commits wait for nobody who takes a frame"
+        slow.taken.set()
+        assert [slow.drafts.get(timeout=LIMIT_S).first for _ in range(6)] == list(range(6))
+        asked.append(True)
+        assert slow.ended.wait(LIMIT_S)
+        until(lambda: not body.worker.sequences)
+    finally:
+        body.close()
