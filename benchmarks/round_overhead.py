@@ -19,7 +19,7 @@ from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
 
-POLICIES = ("target_only", "local", "remote_sync", "wanspec")
+POLICIES = ("target_only", "local", "remote_sync", "wanspec", "adaptive")
 
 
 def main() -> int:
