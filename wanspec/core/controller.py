@@ -6,19 +6,18 @@ from collections.abc import Callable
 from math import inf
 from uuid import uuid4
 
+from wanspec.core.admission import check_request
 from wanspec.core.config import ControllerConfig
 from wanspec.core.estimators import Estimators
-from wanspec.core.eventlog import LogStart, event_line, start_line
+from wanspec.core.eventlog import LogStart
 from wanspec.core.events import (
     Action,
-    ActionId,
     Cancelled,
     Connected,
     Disconnected,
     Drafted,
     Event,
     Failed,
-    Finished,
     Observed,
     Received,
     Request,
@@ -26,17 +25,16 @@ from wanspec.core.events import (
     Tick,
     Verified,
 )
+from wanspec.core.handshake import mismatch
 from wanspec.core.link import Link, LinkSnapshot, LinkState
 from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
-from wanspec.core.options import check_options, check_sampling
 from wanspec.core.policies import make_policy
-from wanspec.core.recorder import Recorder
+from wanspec.core.recorder import Logs
 from wanspec.core.sequence import Sequence
-from wanspec.core.wire import decode, split
+from wanspec.core.wire import read, split
 from wanspec.errors import InvalidRequestError, ProtocolError
 
 _MAX_SEQUENCE = 0xFFFFFFFF
-_MAX_TRACEPARENT = 256
 _LONGEST_PASS_MS = 10_000.0
 
 
@@ -60,9 +58,7 @@ class Controller:
         self.estimators = estimators if estimators is not None else Estimators()
         self.links = [Link(number, self.instance, config) for number in range(config.links)]
         self.sequences: dict[int, Sequence] = {}
-        self._recorders: dict[int, Recorder] = {}
-        self._log = log
-        self._log_begun = False
+        self._logs = Logs(self, log)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event at a time ``now`` (ms, never going back).
@@ -70,26 +66,19 @@ class Controller:
         Raises:
             InvalidRequestError: a submitted request that cannot be served; nothing has changed then.
         """
-        if isinstance(event, Submitted):
-            sequence = self._admit(event, now)
-            self._begin_recording(sequence, now)
-        if self._log is not None:
-            self._write_log(event, now)
-        frame = _frame(event) if isinstance(event, Received) else None
-        for recorder in self._recorders.values():
-            recorder.record(event, frame if isinstance(frame, Frame) else None, now)
+        if isinstance(event, Submitted) and self._admit(event, now).request.record:
+            self._logs.begin(event.sequence, now)
+        frame = read(event.data) if isinstance(event, Received) else None
+        self._logs.record(event, frame if isinstance(frame, Frame) else None, now)
         actions = self._dispatch(event, frame, now)
-        sends = self._flush(now)
-        return sends + [self._close_log(action) for action in actions] if self._recorders else sends + actions
+        return self._flush(now) + self._logs.closed(actions)
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
-        rtt, due = self._rtt(), inf
-        for link in self.links:
-            due = min(due, link.deadline(rtt))
-        for sequence in self.sequences.values():
-            due = min(due, sequence.deadline())
-        return due
+        rtt = self.estimators.median("rtt") or 0.0
+        times = [link.deadline(rtt) for link in self.links]
+        times += [sequence.deadline() for sequence in self.sequences.values()]
+        return min(times, default=inf)
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be served.
@@ -97,28 +86,7 @@ class Controller:
         Raises:
             InvalidRequestError: names the field, what was given and the limit.
         """
-        if not request.prompt:
-            raise InvalidRequestError("prompt", "is empty; at least 1 token is needed")
-        if request.max_tokens < 1:
-            raise InvalidRequestError("max_tokens", f"{request.max_tokens} is below the limit of 1")
-        total = len(request.prompt) + request.max_tokens
-        if total > self.config.context:
-            raise InvalidRequestError(
-                "max_tokens",
-                f"{len(request.prompt)} prompt tokens + {request.max_tokens} make {total}, "
-                f"the context of the target is {self.config.context} tokens",
-            )
-        vocab = self.config.fingerprint.vocab_size
-        for index, token in enumerate(request.prompt):
-            if not 0 <= token < vocab:
-                raise InvalidRequestError("input_ids", f"token {token} at {index} is outside 0 to {vocab - 1}")
-        if not 0.0 <= request.deadline_ms < float("inf"):
-            raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
-        if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
-            raise InvalidRequestError("traceparent", f"is not at most {_MAX_TRACEPARENT} ASCII characters")
-        check_sampling(request.sampling)
-        check_options(request.options, vocab, request.max_tokens)
-        make_policy(request.policy, request.parameters)
+        check_request(request, self.config)
 
     # Dispatch
 
@@ -159,8 +127,8 @@ class Controller:
         return sequence
 
     def _answered(self, event: Verified | Drafted | Failed, now: float) -> list[Action]:
-        sequence = self._awaiting(event.action)
-        if sequence is None:
+        sequence = self.sequences.get(event.action[0])
+        if sequence is None or not sequence.awaits(event.action):
             return []
         problem = "" if isinstance(event, Failed) else sequence.objection(event)
         if problem:
@@ -181,7 +149,7 @@ class Controller:
         actions: list[Action] = []
         for link in self.links:
             was_up = link.up
-            actions += link.tick(now, self._rtt())
+            actions += link.tick(now, self.estimators.median("rtt") or 0.0)
             if was_up and not link.up:
                 actions += self._link_lost(link.number, now)
         for sequence in list(self.sequences.values()):
@@ -189,10 +157,6 @@ class Controller:
                 actions += sequence.tick(now)
                 actions += sequence.advance(now)
         return actions
-
-    def _awaiting(self, action: ActionId) -> Sequence | None:
-        sequence = self.sequences.get(action[0])
-        return sequence if sequence is not None and sequence.awaits(action) else None
 
     # Links
 
@@ -239,14 +203,12 @@ class Controller:
         return []
 
     def _welcome(self, link: Link, message: Welcome, now: float) -> list[Action]:
-        mine = self.config.fingerprint
         if link.state is not LinkState.HANDSHAKE:
             link.counters.foreign += 1
             return []
-        if message.vocab_size != mine.vocab_size:
-            return link.refused(f"vocab_size: the draft has {message.vocab_size}, the target {mine.vocab_size}", now)
-        if message.tokenizer_hash != mine.tokenizer_hash:
-            return link.refused("tokenizer: the draft's is not the target's", now)
+        problem = mismatch(self.config.fingerprint, message)
+        if problem:
+            return link.refused(problem, now)
         link.welcomed(message, now)
         for sequence in self.sequences.values():
             self._open_remote(sequence, now)
@@ -297,19 +259,11 @@ class Controller:
 
     def _flush(self, now: float) -> list[Action]:
         outgoing: dict[int, list[Message]] = {}
-        ended: list[int] = []
-        for number, sequence in self.sequences.items():
-            remote = sequence.remote
-            if remote.has_outgoing:
-                messages = remote.take()
-                if remote.link is not None:
-                    outgoing.setdefault(remote.link, []).extend(messages)
+        for sequence in [s for s in self.sequences.values() if s.remote.has_outgoing or s.finished]:
+            if sequence.remote.link is not None:
+                outgoing.setdefault(sequence.remote.link, []).extend(sequence.remote.take())
             if sequence.finished:
-                ended.append(number)
-        for number in ended:
-            del self.sequences[number]
-        if not outgoing:
-            return []
+                del self.sequences[sequence.number]
         return [
             self.links[number].send(group, now)
             for number, messages in outgoing.items()
@@ -331,11 +285,8 @@ class Controller:
 
     def _observe(self, name: str, value_ms: float, owner: Sequence | None) -> None:
         self.estimators.observe(name, value_ms)
-        if owner is None or not self._recorders:
-            return
-        for number, recorder in self._recorders.items():
-            if owner.number != number:
-                recorder.observed(name, value_ms)
+        if owner is not None:
+            self._logs.observed(name, value_ms, owner.number)
 
     def _take_measured(self, sequence: Sequence) -> None:
         if not sequence.arrivals.measured:
@@ -343,30 +294,3 @@ class Controller:
         measured, sequence.arrivals.measured = sequence.arrivals.measured, []
         for name, value in measured:
             self._observe(name, value, sequence)
-
-    def _write_log(self, event: Event, now: float) -> None:
-        assert self._log is not None
-        if not self._log_begun:
-            self._log_begun = True
-            self._log(start_line(self.log_start(), now))
-        self._log(event_line(event, now))
-
-    def _rtt(self) -> float:
-        return self.estimators.median("rtt") or 0.0
-
-    def _begin_recording(self, sequence: Sequence, now: float) -> None:
-        if sequence.request.record:
-            self._recorders[sequence.number] = Recorder(sequence.number, self, now)
-
-    def _close_log(self, action: Action) -> Action:
-        if isinstance(action, Finished) and action.sequence in self._recorders:
-            lines = self._recorders.pop(action.sequence).lines()
-            return Finished(action.sequence, action.reason, action.summary, action.error, lines)
-        return action
-
-
-def _frame(event: Received) -> Frame | ProtocolError:
-    try:
-        return decode(event.data)
-    except ProtocolError as error:
-        return error

@@ -42,8 +42,15 @@ class CostTable:
         """Cost at a point. Below the first measured count or context it is that one's; beyond the last, the last
         slope goes on, if it rises.
         """
-        column = [_along(self.contexts, row, context) for row in self.ms]
-        return _along(self.counts, column, count)
+        return _along(self.counts, self._column(context), count)
+
+    def rising(self, most: int, context: float) -> list[float]:
+        """Costs of 1, 2, ... ``most`` at a context, as :meth:`at` gives them."""
+        column = self._column(context)
+        return [_along(self.counts, column, count) for count in range(1, most + 1)]
+
+    def _column(self, context: float) -> list[float]:
+        return [_along(self.contexts, row, context) for row in self.ms]
 
 
 @dataclass(frozen=True, slots=True)

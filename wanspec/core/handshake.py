@@ -1,10 +1,10 @@
-"""What a worker asks before it works for a controller, and before it takes a sequence."""
+"""What a worker asks before it works for a controller, and before it takes a sequence; what a controller asks of it."""
 
 from __future__ import annotations
 
 from hmac import compare_digest
 
-from wanspec.core.config import WorkerConfig
+from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.core.coupling import sampling_of
 from wanspec.core.messages import Header, Hello, LostCode, Open, Refuse, RefuseCode, Welcome
 from wanspec.errors import InvalidRequestError
@@ -49,3 +49,12 @@ def open_problem(config: WorkerConfig, message: Open, sequences: int) -> LostCod
     if len(message.tokens) >= config.context:
         return LostCode.CONTEXT
     return LostCode.BUSY if sequences >= config.max_sequences else None
+
+
+def mismatch(mine: Fingerprint, worker: Welcome) -> str:
+    """Say why a controller cannot use a worker; nothing if it can."""
+    if worker.vocab_size != mine.vocab_size:
+        return f"vocab_size: the draft has {worker.vocab_size}, the target {mine.vocab_size}"
+    if worker.tokenizer_hash != mine.tokenizer_hash:
+        return "tokenizer: the draft's is not the target's"
+    return ""

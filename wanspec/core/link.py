@@ -8,7 +8,7 @@ from math import isfinite
 
 from wanspec.core.config import ControllerConfig
 from wanspec.core.events import Action, Connect, Disconnect, Send
-from wanspec.core.messages import Frame, Header, Hello, Message, Welcome
+from wanspec.core.messages import Frame, Header, Hello, Message, Welcome, microseconds
 from wanspec.core.wire import encode
 
 
@@ -21,7 +21,7 @@ class LinkState(Enum):
     UP = "up"
 
 
-_UP = LinkState.UP
+_UP, _HANDSHAKE = LinkState.UP, LinkState.HANDSHAKE
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Link:
     @property
     def talking(self) -> bool:
         """Frames of the worker are expected; any others come from a connection that was given up."""
-        return self.state is _UP or self.state is LinkState.HANDSHAKE
+        return self.state is _UP or self.state is _HANDSHAKE
 
     @property
     def up(self) -> bool:
@@ -83,9 +83,10 @@ class Link:
 
     def deadline(self, rtt_ms: float) -> float:
         """When :meth:`tick` has something to do, in ms."""
-        if self.state is _UP:
-            return min(self._last_ping + self._config.link.ping_ms, self._dead_at(rtt_ms))
-        return self._due
+        if self.state is not _UP:
+            return self._due
+        ping, dead = self._last_ping + self._config.link.ping_ms, self._dead_at(rtt_ms)
+        return ping if ping < dead else dead
 
     def tick(self, now: float, rtt_ms: float) -> list[Action]:
         """Act on the passing of time. A link found dead is disconnected; the caller sees its state change."""
@@ -134,9 +135,9 @@ class Link:
         self.counters.bytes_down += size
         self._last_received = now
         _, _, sent, echo, echo_received, _ = frame.header
-        here = _microseconds(now)
+        here = microseconds(now)
         self._echo, self._echo_received = sent, here
-        if echo < _microseconds(self._connected) or not 0 < echo_received <= sent:
+        if echo < microseconds(self._connected) or not 0 < echo_received <= sent:
             return None
         rtt = (here - echo - (sent - echo_received)) / 1000.0
         return rtt if rtt >= 0.0 else None
@@ -172,7 +173,7 @@ class Link:
     ) -> Send:
         """Make a frame of messages."""
         self._frame_number += 1
-        sent = _microseconds(now)
+        sent = microseconds(now)
         want_reply = want_reply or now >= self._last_ping + self._config.link.ping_ms / 2
         if want_reply:
             self._last_ping = now
@@ -192,7 +193,3 @@ class Link:
         self.worker = None
         self._due = now + (self._backoff if pause_ms is None else pause_ms)
         self._backoff = min(2 * self._backoff, self._config.link.backoff_max_ms)
-
-
-def _microseconds(now: float) -> int:
-    return max(1, int(now * 1000.0))

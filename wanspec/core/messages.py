@@ -16,6 +16,12 @@ ROOT = 0xFFFFFFFF
 """Parent number of a node that hangs below the committed prefix of the stated length."""
 
 
+def microseconds(now: float) -> int:
+    """A time in ms as headers carry it: 1 at least, since 0 stands for none."""
+    time = int(now * 1000.0)
+    return time if time > 0 else 1
+
+
 class RefuseCode(IntEnum):
     """Why a worker refuses a link."""
 

@@ -6,14 +6,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from wanspec.core.events import Send
-from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport
+from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, microseconds
 from wanspec.core.wire import encode
-
-
-def microseconds(now: float) -> int:
-    """A time in ms as headers carry it: 1 at least, since 0 stands for none."""
-    return max(1, int(now * 1000.0))
-
 
 _FRAME_COST_MS = 0.25
 """About what it takes to hand a frame to Triton: a pass that ends within this time is worth waiting for."""

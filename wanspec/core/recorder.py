@@ -1,17 +1,69 @@
-"""Records what one sequence of a controller lives through, so that it replays alone."""
+"""Event logs: all that a controller lives through, or what one of its sequences does, so that it replays alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wanspec.core.eventlog import event_line, start_line
-from wanspec.core.events import Cancelled, Drafted, Event, Failed, Observed, Received, Submitted, Verified
+from wanspec.core.events import (
+    Action,
+    Cancelled,
+    Drafted,
+    Event,
+    Failed,
+    Finished,
+    Observed,
+    Received,
+    Submitted,
+    Verified,
+)
 from wanspec.core.messages import Drafts, Frame, Lost
 from wanspec.core.wire import encode
 
 if TYPE_CHECKING:
     from wanspec.core.controller import Controller
+
+
+class Logs:
+    """The logs of a controller that are being written: its own, and those of requests that asked for one."""
+
+    def __init__(self, controller: Controller, write: Callable[[str], None] | None) -> None:
+        """``write``: receives the lines of the controller's own."""
+        self._controller = controller
+        self._write = write
+        self._begun = False
+        self._recorders: dict[int, Recorder] = {}
+
+    def begin(self, sequence: int, now: float) -> None:
+        """Keep a log of one sequence from here on."""
+        self._recorders[sequence] = Recorder(sequence, self._controller, now)
+
+    def record(self, event: Event, frame: Frame | None, now: float) -> None:
+        """Take an event before the controller acts on it; ``frame`` is what a received one holds, if valid."""
+        if self._write is not None:
+            if not self._begun:
+                self._begun = True
+                self._write(start_line(self._controller.log_start(), now))
+            self._write(event_line(event, now))
+        for recorder in self._recorders.values():
+            recorder.record(event, frame, now)
+
+    def observed(self, name: str, value_ms: float, owner: int) -> None:
+        """Take a measurement made on behalf of a sequence: the others' logs must hold it too."""
+        for number, recorder in self._recorders.items():
+            if owner != number:
+                recorder.observed(name, value_ms)
+
+    def closed(self, actions: list[Action]) -> list[Action]:
+        """Put the logs of sequences that have ended into what their clients are told."""
+        return [self._with_log(action) for action in actions] if self._recorders else actions
+
+    def _with_log(self, action: Action) -> Action:
+        if isinstance(action, Finished) and action.sequence in self._recorders:
+            return replace(action, log=self._recorders.pop(action.sequence).lines())
+        return action
 
 
 class Recorder:

@@ -122,17 +122,17 @@ class RemoteDrafts:
 
     def _add(self, drafts: Drafts, vocab_size: int, now: float) -> bool:
         tree, nodes, tally = self._tree, self._nodes, self._tally
-        ranks: dict[int, int] = {}
+        base, add, ranks = tree.at(drafts.length - 1), tree.add, dict[int, int]()
         for number, (above, token, log_prob) in enumerate(drafts.nodes, drafts.first):
             rank = ranks.get(above, 0)
             ranks[above] = rank + 1
             if number in nodes:
                 continue
-            parent = tree.at(drafts.length - 1) if above == ROOT else nodes.get(above)
+            parent = base if above == ROOT else nodes.get(above)
             if parent is None or not 0 <= token < vocab_size or log_prob != log_prob:
                 return False
             tally.remote_nodes += 1
-            node = tree.add(parent, token, log_prob, _REMOTE, now, rank)
+            node = add(parent, token, log_prob, _REMOTE, now, rank)
             if node is None:
                 tally.stale_nodes += 1
                 node = _STALE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from wanspec.core.tree import Origin
 
@@ -87,9 +87,10 @@ class Tally:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, for JSON."""
-        values = asdict(self)
+        values: dict[str, object] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["positions"] = {who: [list(counts) for counts in places] for who, places in self.positions.items()}
         values["causes"] = dict(self.causes)
         values["lost"] = dict(self.lost)
         for name in ("waited_ms", "target_ms", "local_draft_ms"):
-            values[name] = round(values[name], 3)
+            values[name] = round(getattr(self, name), 3)
         return values

@@ -96,9 +96,10 @@ def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float)
     if costs.flat:
         return max(1, len(probabilities))
     best, most, tokens = 1, 0.0, 0.0
+    cost_ms = costs.step.rising(len(probabilities), context)
     for count, probability in enumerate(sorted(probabilities, reverse=True), 1):
         tokens += probability
-        rate = tokens / max(costs.pass_ms(count, count, context), 1e-6)
+        rate = tokens / max(cost_ms[count - 1], 1e-6)
         if rate >= most:
             best, most = count, rate
     return best

@@ -152,7 +152,8 @@ class TokenTree:
         path: list[Node] = []
         node = self.root
         while len(path) < limit and node.children:
-            node = max(node.children, key=_preference)
+            children = node.children
+            node = children[0] if len(children) == 1 else max(children, key=_preference)
             path.append(node)
         return path
 

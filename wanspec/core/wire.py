@@ -79,6 +79,14 @@ def decode(data: bytes | memoryview) -> Frame:
     return Frame(header, tuple(messages))
 
 
+def read(data: bytes) -> Frame | ProtocolError:
+    """Decode a frame; return what :func:`decode` would raise."""
+    try:
+        return decode(data)
+    except ProtocolError as error:
+        return error
+
+
 def sender_of(data: bytes) -> int | None:
     """Return who a frame says it is from, without decoding it; None for what is no frame."""
     return _HEADER.unpack_from(data)[5] if len(data) >= _HEADER.size else None

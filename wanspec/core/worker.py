@@ -33,9 +33,10 @@ from wanspec.core.messages import (
     Message,
     Open,
     PassReport,
+    microseconds,
 )
 from wanspec.core.passes import Pass, Passes, read
-from wanspec.core.peer import Peer, microseconds
+from wanspec.core.peer import Peer
 from wanspec.core.wire import decode, sender_of
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.events import Draft, Verify
 from wanspec.core.sampling import GREEDY, Sampling, ranked, sample
 
 _MASK = (1 << 64) - 1
@@ -51,6 +52,30 @@ class Pair(Protocol):
     def expand(self, batch: Sequence[SequenceLeaves], top: int, engine_ms: float) -> Expansion:
         """One pass of the draft over many leaves."""
         ...
+
+
+def verify(pair: Pair, action: Verify) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """What the target answers: drafts that it would have chosen and a token of its own, with log-probabilities."""
+    tokens = list(action.prefix[: action.length])
+    log_probs = []
+    for draft in (*action.drafts, None):
+        token = pair.target(tokens, action.sampling)
+        log_probs.append(pair.log_prob(tokens, token, action.sampling))
+        tokens.append(token)
+        if token != draft:
+            break
+    return tuple(tokens[action.length :]), tuple(log_probs)
+
+
+def draft(pair: Pair, action: Draft) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """What the local draft answers: tokens with their log-probabilities."""
+    tokens = [*action.prefix[: action.length], *action.path]
+    log_probs = []
+    for _ in range(action.count):
+        token, log_prob = pair.draft(tokens, 1, action.sampling)[0]
+        log_probs.append(log_prob)
+        tokens.append(token)
+    return tuple(tokens[len(tokens) - action.count :]), tuple(log_probs)
 
 
 @dataclass(frozen=True, slots=True)

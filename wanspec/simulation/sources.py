@@ -22,7 +22,7 @@ Words = NDArray[np.uint64]
 _WORD = (1 << 64) - 1
 _FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_FEW = 6
+_FEW = 10
 _RANK_STEPS = np.arange(RANKS, dtype=np.int64)
 
 
@@ -63,9 +63,10 @@ class TablePair:
         """One pass of the draft over many leaves."""
         sums = self._sums(batch)
         top, table = min(top, RANKS), self.table
+        rows: Any
         if len(sums) < _FEW:  # numpy's overhead is more than the work
             words = [_mix(value) for value in sums]
-            rows = np.array([word & 0xFFFF for word in words])
+            rows = [word & 0xFFFF for word in words]
             tokens = np.array([self._children(word, top) for word in words], dtype=np.int32)
         else:
             mixed = _mix_many(np.array(sums, dtype=np.uint64))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
 from wanspec.core.controller import Controller
@@ -38,8 +39,10 @@ from wanspec.core.events import (
     WorkerEvent,
 )
 from wanspec.core.worker import Worker
+from wanspec.simulation.alarm import Alarm
 from wanspec.simulation.gpu import Costs, Job, ScarceGpu
-from wanspec.simulation.models import Pair
+from wanspec.simulation.models import Pair, draft, verify
+from wanspec.simulation.network import Network
 from wanspec.simulation.weather import Weather
 
 __all__ = ["Costs", "Output", "Weather", "World"]
@@ -84,13 +87,11 @@ class World:
         self._order = count()
         self.unfinished = 0
         self.gpu = ScarceGpu(self.at, lambda: self.now, gpu_batch)
-        self._connection = 0
-        self._connected = False
-        self._last_due = {"up": 0.0, "down": 0.0}
-        self._controller_tick = float("inf")
-        self._worker_tick = float("inf")
+        self.network = Network(self.weather, self.at, lambda: self.now, self._random)
+        self._alarm = Alarm(self.at, lambda: self.now, self.controller.deadline, lambda: self._controller(Tick()))
+        self._worker_alarm = Alarm(self.at, lambda: self.now, self._worker_deadline, lambda: self._worker(Tick()))
         self._incarnation = 0
-        self._arm()
+        self._alarm.set()
 
     # What a test or a simulation does
 
@@ -115,15 +116,15 @@ class World:
 
     def at(self, time: float, do: Callable[[], None]) -> None:
         """Do something at a time."""
-        heapq.heappush(self._queue, (max(time, self.now), next(self._order), do))
+        heapq.heappush(self._queue, (time if time > self.now else self.now, next(self._order), do))
 
-    def run(self, until: float = float("inf"), *, limit: int = 1_000_000) -> None:
+    def run(self, until: float = inf, *, limit: int = 1_000_000) -> None:
         """Run until all requests have finished or the time is reached.
 
         Raises:
             RuntimeError: nothing is due though a request has not finished, or ``limit`` steps were not enough.
         """
-        endless = until == float("inf")
+        endless = until == inf
         for _ in range(limit):
             if endless and not self.unfinished:
                 return
@@ -168,7 +169,7 @@ class World:
     def _controller(self, event: Event) -> None:
         for action in self.controller.handle(event, self.now):
             self._act(action)
-        self._arm()
+        self._alarm.set()
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Verify):
@@ -180,7 +181,7 @@ class World:
         elif isinstance(action, Connect):
             self._connect(action.link)
         elif isinstance(action, Disconnect):
-            self._hang_up()
+            self.network.hang_up(lambda link: self._worker(Disconnected(link, "peer left")))
         elif isinstance(action, Emit):
             self.outputs[action.sequence].tokens += action.tokens
         elif isinstance(action, Finished):
@@ -189,44 +190,29 @@ class World:
             self.outputs[action.sequence].finished_ms = self.now
 
     def _verify(self, action: Verify) -> None:
-        tokens = list(action.prefix[: action.length])
-        output: list[int] = []
-        log_probs: list[float] = []
-        for draft in (*action.drafts, None):
-            token = self.pair.target(tokens, action.sampling)
-            log_probs.append(self.pair.log_prob(tokens, token, action.sampling))
-            output.append(token)
-            tokens.append(token)
-            if token != draft:
-                break
+        tokens, log_probs = verify(self.pair, action)
         fails, hangs = self._fault(self.weather.target_fails), self._fault(self.weather.target_hangs)
-        failed = Failed(action.action, "target engine: simulated fault")
 
         def done(engine_ms: float) -> None:
-            if not hangs:
-                verified = Verified(action.action, tuple(output), tuple(log_probs), engine_ms)
-                self._controller(failed if fails else verified)
+            if fails and not hangs:
+                self._controller(Failed(action.action, "target engine: simulated fault"))
+            elif not hangs:
+                self._controller(Verified(action.action, tokens, log_probs, engine_ms))
 
         cost = self.costs.verify_ms(len(action.drafts), action.length)
         self.gpu.run(Job(action.action[0], False, cost, done))
 
     def _draft(self, action: Draft) -> None:
-        tokens = [*action.prefix[: action.length], *action.path]
-        drafted, log_probs = [], []
-        for _ in range(action.count):
-            token, log_prob = self.pair.draft(tokens, 1, action.sampling)[0]
-            drafted.append(token)
-            log_probs.append(log_prob)
-            tokens.append(token)
+        tokens, log_probs = draft(self.pair, action)
         fails, hangs = self._fault(self.weather.draft_fails), self._fault(self.weather.draft_hangs)
-        failed = Failed(action.action, "draft engine: simulated fault")
 
         def done(engine_ms: float) -> None:
-            if not hangs:
-                event = Drafted(action.action, tuple(drafted), tuple(log_probs), engine_ms)
-                self._controller(failed if fails else event)
+            if fails and not hangs:
+                self._controller(Failed(action.action, "draft engine: simulated fault"))
+            elif not hangs:
+                self._controller(Drafted(action.action, tokens, log_probs, engine_ms))
 
-        cost = self.costs.local_ms(action.count, len(tokens) - action.count)
+        cost = self.costs.local_ms(action.count, action.length + len(action.path))
         self.gpu.run(Job(action.action[0], True, cost, done))
 
     def _fault(self, probability: float) -> bool:
@@ -237,64 +223,23 @@ class World:
     def _connect(self, link: int) -> None:
         if self.weather.cut or self.worker is None or self.weather.worker_down:
             self.at(self.now + 1.0, lambda: self._controller(Disconnected(link, "connection refused")))
-            return
-        self._connection += 1
-        self._connected = True
-        self._last_due = {"up": 0.0, "down": 0.0}
-        connection = self._connection
-        self.at(self.now + 2 * self.weather.one_way_ms(self.now), lambda: self._opened(link, connection))
-
-    def _opened(self, link: int, connection: int) -> None:
-        if connection == self._connection and self._connected:
-            self._controller(Connected(link))
+        else:
+            self.network.connect(lambda: self._controller(Connected(link)))
 
     def _send_up(self, action: Send) -> None:
-        event: WorkerEvent
-        event = LinkOpened(self._connection, action.data) if action.opening else Steered(action.data)
-        connection = self._connection
-
-        def arrive() -> None:
-            if self.worker is not None and connection == self._connection:
-                self._worker(event)
-
-        self._carry("up", arrive, lossy=not action.opening)
+        link, data = self.network.connection, action.data
+        event: WorkerEvent = LinkOpened(link, data) if action.opening else Steered(data)
+        self.network.up(lambda: self._worker(event), lossy=not action.opening)
 
     def _send_down(self, action: Send) -> None:
-        connection = self._connection
-
-        def arrive() -> None:
-            if connection == self._connection and self._connected:
-                self._controller(Received(0, action.data))
-
-        if action.link == self._connection:
-            self._carry("down", arrive, lossy=True)
-
-    def _carry(self, way: str, arrive: Callable[[], None], *, lossy: bool) -> None:
-        weather = self.weather
-        if not self._connected or weather.silent or (lossy and self._random.random() < weather.loss):
-            return
-        copies = 2 if self._random.random() < weather.duplicate else 1
-        for _ in range(copies):
-            due = self.now + weather.one_way_ms(self.now) + self._random.random() * weather.jitter_ms
-            if not weather.reorder:
-                due = max(due, self._last_due[way])
-                self._last_due[way] = due
-            self.at(due, arrive)
-
-    def _hang_up(self) -> None:
-        if self._connected:
-            self._connected = False
-            connection = self._connection
-            self.at(
-                self.now + self.weather.one_way_ms(self.now),
-                lambda: self._worker(Disconnected(connection, "peer left")),
-            )
+        data = action.data
+        self.network.down(action.link, lambda: self._controller(Received(0, data)))
 
     def _break(self, reason: str) -> None:
-        if self._connected:
-            self._connected = False
+        if self.network.connected:
+            self.network.connected = False
             self._controller(Disconnected(0, reason))
-            connection = self._connection
+            connection = self.network.connection
             self.at(self.now, lambda: self._worker(Disconnected(connection, reason)))
 
     # The worker's body
@@ -304,54 +249,28 @@ class World:
             return
         for action in self.worker.handle(event, self.now):
             self._act_worker(action)
-        self._arm_worker()
+        self._worker_alarm.set()
 
     def _act_worker(self, action: WorkerAction) -> None:
-        if isinstance(action, Expand):
-            counts = [len(item.leaves) for item in action.batch]
-            leaves = sum(counts)
-            context = sum([item.length * count for item, count in zip(action.batch, counts, strict=True)]) / leaves
-            cost = self.costs.expand_ms(leaves, context)
-            done: WorkerEvent = Expanded(action.number, self.pair.expand(action.batch, action.top, cost))
-            if self._random.random() < self.weather.worker_fails:
-                done = ExpandFailed(action.number, "draft engine: simulated fault")
-            incarnation = self._incarnation
-            self.at(self.now + cost, lambda: self._worker(done) if incarnation == self._incarnation else None)
-        elif isinstance(action, Send):
+        if isinstance(action, Send):
             self._send_down(action)
-        elif isinstance(action, Disconnect) and action.link == self._connection:
-            connection, reason = self._connection, action.reason
-            due = max(self.now + self.weather.one_way_ms(self.now), self._last_due["down"])
-            self.at(due, lambda: self._break(reason) if connection == self._connection else None)
+        elif isinstance(action, Expand):
+            self._expand(action)
+        elif isinstance(action, Disconnect):
+            reason = action.reason
+            self.network.close_down(action.link, lambda: self._break(reason))
 
-    # Timers. One that is no longer the next does nothing when it fires.
+    def _expand(self, action: Expand) -> None:
+        leaves = context = 0
+        for item in action.batch:
+            leaves += len(item.leaves)
+            context += item.length * len(item.leaves)
+        cost = self.costs.expand_ms(leaves, context / leaves)
+        done: WorkerEvent = Expanded(action.number, self.pair.expand(action.batch, action.top, cost))
+        if self._random.random() < self.weather.worker_fails:
+            done = ExpandFailed(action.number, "draft engine: simulated fault")
+        of = self._incarnation
+        self.at(self.now + cost, lambda: self._worker(done) if of == self._incarnation else None)
 
-    def _arm(self) -> None:
-        due = self.controller.deadline()
-        if due < self._controller_tick:
-            self._controller_tick = due
-            self.at(due, lambda: self._tick(due))
-
-    def _tick(self, due: float) -> None:
-        if due != self._controller_tick:
-            return
-        self._controller_tick = float("inf")
-        if self.controller.deadline() <= self.now:
-            self._controller(Tick())
-        else:
-            self._arm()
-
-    def _arm_worker(self) -> None:
-        due = float("inf") if self.worker is None else self.worker.deadline()
-        if due < self._worker_tick:
-            self._worker_tick = due
-            self.at(due, lambda: self._tick_worker(due))
-
-    def _tick_worker(self, due: float) -> None:
-        if due != self._worker_tick:
-            return
-        self._worker_tick = float("inf")
-        if self.worker is not None and self.worker.deadline() <= self.now:
-            self._worker(Tick())
-        else:
-            self._arm_worker()
+    def _worker_deadline(self) -> float:
+        return inf if self.worker is None else self.worker.deadline()
