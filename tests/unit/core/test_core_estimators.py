@@ -207,6 +207,8 @@ def test_no_other_number_of_leaves_makes_more_tokens_per_ms(chances, steps):
     ordered = sorted(chances, reverse=True)
     rates = [sum(ordered[:n]) / model.pass_ms(n, n, 0) for n in range(1, len(chances) + 1)]
     assert rates[worthwhile(chances, model, 0) - 1] == pytest.approx(max(rates))
+    for context in (0, 50.5, 1e4):
+        assert model.step.rising(12, context) == [model.pass_ms(count, count, context) for count in range(1, 13)]
 
 
 def test_the_chance_of_a_leaf_counts_from_the_root():

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from wanspec.core.drafting import SequenceLeaves
+from wanspec.core.events import Draft, Verify
 from wanspec.core.sampling import Sampling
 from wanspec.errors import ConfigError
 from wanspec.simulation.advice import advise
+from wanspec.simulation.alarm import Alarm
 from wanspec.simulation.catalogue import make_source
 from wanspec.simulation.comparison import Estimate, compare
 from wanspec.simulation.experiment import measure
 from wanspec.simulation.figures import Curve, Figure, Panel, Point, Stated, agreements, markdown
 from wanspec.simulation.gpu import Costs, Job, ScarceGpu
+from wanspec.simulation.models import draft, verify
+from wanspec.simulation.network import Network
 from wanspec.simulation.plots import save_png, save_reproduction
 from wanspec.simulation.setup import Contender, Setup
 from wanspec.simulation.timings import TIMINGS, timing
@@ -175,3 +179,51 @@ def test_advice_is_to_use_a_worker_that_is_near_and_not_one_that_is_far(rtt_ms, 
     assert found.enable is pays
     assert found.words(rtt_ms).startswith("Use a worker" if pays else "Do not use a worker")
     assert (found.stops_paying_ms is None) or found.stops_paying_ms > rtt_ms
+
+
+def test_an_alarm_fires_once_at_the_deadline_that_holds_then():
+    queue, ticks = [], []
+    state = {"now": 0.0, "due": 0.0}
+
+    def tick():
+        ticks.append(state["now"])
+        state["due"] = float("inf")
+
+    alarm = Alarm(lambda *entry: queue.append(entry), lambda: state["now"], lambda: state["due"], tick)
+    for state["due"] in (30.0, 20.0, 40.0):  # sooner: set anew; later: found out when it fires
+        alarm.set()
+    assert [time for time, _ in queue] == [30.0, 20.0]
+    while queue:
+        queue.sort(key=lambda entry: entry[0])
+        state["now"], do = queue.pop(0)
+        do()
+    assert (ticks, state["now"]) == ([40.0], 40.0)
+
+
+def test_frames_of_an_earlier_connection_never_arrive():
+    queue, seen = [], []
+    network = Network(Weather(delay_ms=5.0), lambda time, do: queue.append(do), lambda: 0.0, random.Random(1))
+    network.connect(lambda: seen.append("first"))
+    network.up(lambda: seen.append("up"), lossy=True)
+    network.down(1, lambda: seen.append("down"))
+    network.down(7, lambda: seen.append("of another link"))
+    network.connect(lambda: seen.append("second"))
+    for do in queue:
+        do()
+    assert seen == ["second"]
+
+
+def test_the_engines_of_a_pair_answer_as_a_target_and_a_draft_do():
+    pair = make_source("reference", 1)
+    prompt = [3, 1, 4, 1, 5]
+    text = list(prompt)
+    for _ in range(4):
+        text.append(pair.target(text))
+    wrong = (text[7] + 1) % pair.vocab_size
+    for drafts, expected in ((tuple(text[5:7]), text[5:8]), ((*text[5:7], wrong), text[5:8]), ((wrong,), text[5:6])):
+        tokens, log_probs = verify(pair, Verify((1, 1), [*prompt, 99], 5, drafts, True))
+        assert (tokens, len(log_probs)) == (tuple(expected), len(expected))
+    tokens, log_probs = draft(pair, Draft((1, 2), [*prompt, 99], 5, (7,), 3))
+    assert len(tokens) == len(log_probs) == 3
+    assert tokens[0] == pair.draft([*prompt, 7], 1)[0][0]
+    assert tokens[1] == pair.draft([*prompt, 7, tokens[0]], 1)[0][0]
