@@ -50,8 +50,8 @@ def test_spikes_come_and_go():
 def test_the_scarce_gpu_runs_one_batch_of_one_model_at_a_time():
     queue, now, ended = [], [0.0], []
     gpu = ScarceGpu(lambda at, do: queue.append((at, do)), lambda: now[0], 8)
-    for sequence, draft in ((0, False), (1, True), (2, False), (3, True)):
-        gpu.run(Job(sequence, draft, 5.0 if draft else 20.0, lambda ms, s=sequence: ended.append((now[0], s, ms))))
+    for sequence, drafts in ((0, False), (1, True), (2, False), (3, True)):
+        gpu.run(Job(sequence, drafts, 5.0 if drafts else 20.0, lambda ms, s=sequence: ended.append((now[0], s, ms))))
     while queue:
         now[0], do = queue.pop(0)
         do()
