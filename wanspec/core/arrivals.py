@@ -80,8 +80,9 @@ class Arrivals:
             node = next((child for child in children if child.token == token), None)
             if node is not None and node.number >= 0:
                 self._arrived(position, node.arrival_ms, first=node.rank == 0)
-                if node.children:
-                    self._followed(position, node.children[0].arrival_ms)
+                following = _remote_child(node)
+                if following is not None:
+                    self._followed(position, following.arrival_ms)
             elif remote and not known:
                 self._missed(position)
         return self._expected_ms(position, now)
@@ -105,7 +106,7 @@ class Arrivals:
                 self._arrived(parent + 1, now, first=children[0][0] == tokens[parent + 1])
             else:
                 self._missed(parent + 1)
-        if root.children:
+        if _remote_child(root) is not None:
             self._followed(root.position, now)
         elif length > root.position:
             self._arrived(root.position, min(root.arrival_ms, now), first=True)
@@ -152,3 +153,8 @@ class Arrivals:
         if remote and first_missed and not found:
             self.measured.append(("covered", 0.0))
         return found
+
+
+def _remote_child(node: Node) -> Node | None:
+    """A child of which the worker's own copy has arrived."""
+    return next((child for child in node.children if child.number >= 0), None)

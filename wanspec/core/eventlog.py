@@ -17,7 +17,7 @@ from wanspec.core.options import GenerationOptions
 from wanspec.core.sampling import Sampling
 from wanspec.errors import ProtocolError
 
-LOG_VERSION = 1
+LOG_VERSION = 2
 _COSTS = ("verify_costs", "draft_costs")
 
 _KINDS: dict[str, type[Any]] = {

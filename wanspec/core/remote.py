@@ -36,6 +36,7 @@ class RemoteDrafts:
         self._traceparent = traceparent
         self._hashes = PrefixHashes()
         self._nodes: dict[int, Node] = {}
+        self._opened_length = 1
         self._passes_seen = 0
         self._firsts: list[int] = []
         self._used: set[int] = set()
@@ -47,7 +48,10 @@ class RemoteDrafts:
         self._tally.epochs += 1
         self.link = link
         self.open = True
+        for node in self._nodes.values():
+            node.number = -1  # the worker has no copy of it in this epoch
         self._nodes = {}
+        self._opened_length = len(self._tree.tokens)
         self._passes_seen = 0
         self._firsts, self._used = [], set()
         self._outgoing.clear()
@@ -111,7 +115,7 @@ class RemoteDrafts:
         if not self.open or drafts.epoch != self.epoch:
             self._tally.stale_nodes += len(drafts.nodes)
             return True
-        if drafts.length > len(self._hashes) or drafts.length < 1 or self._hashes[drafts.length] != drafts.hash:
+        if not self._opened_length <= drafts.length <= len(self._hashes) or self._hashes[drafts.length] != drafts.hash:
             return False
         self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
         self._passes_seen = max(self._passes_seen, drafts.passes)

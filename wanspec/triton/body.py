@@ -11,6 +11,9 @@ from typing import Generic, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
+_AGAIN_MS = 100.0
+"""Pause after a tick that failed."""
+
 EventT = TypeVar("EventT")
 ActionT = TypeVar("ActionT")
 _TakenT = TypeVar("_TakenT", contravariant=True)
@@ -80,16 +83,25 @@ class Body(ABC, Generic[EventT, ActionT]):
         with self._lock:
             if provided is not None and not provided():
                 return kept
-            for action in self._machine.handle(event, now_ms()):
-                if keep_calls and self.is_engine_call(action):
-                    kept.append(action)
-                    continue
-                try:
-                    self.begin(action)
-                except Exception:  # what follows may belong to others
-                    logger.exception("%s failed", type(action).__name__)
-            self._timer.arm(self._machine.deadline())
+            try:
+                for action in self._machine.handle(event, now_ms()):
+                    if keep_calls and self.is_engine_call(action):
+                        kept.append(action)
+                        continue
+                    try:
+                        self.begin(action)
+                    except Exception:  # what follows may belong to others
+                        logger.exception("%s failed", type(action).__name__)
+            finally:
+                self._timer.arm(self._machine.deadline())
         return kept
+
+    def take(self, event: EventT) -> None:
+        """Give the machine an event from a thread that has others to bring: what it raises is logged."""
+        try:
+            self.handle(event)
+        except Exception:
+            logger.exception("%s failed", type(event).__name__)
 
     def _due(self) -> None:
         with self._lock:
@@ -142,6 +154,7 @@ class _DeadlineTimer:
                 self._due()
             except Exception:  # deadlines are to be kept further on
                 logger.exception("a tick failed")
+                self.arm(now_ms() + _AGAIN_MS)
 
     def _wait(self) -> bool:
         """Wait for the deadline; return whether it has come rather than the end."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 CallT = TypeVar("CallT")
 
@@ -52,10 +55,17 @@ class CallThreads(Generic[CallT]):
             thread.join(timeout_s)
 
     def _start_thread(self) -> None:
-        self._idle += 1
         thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                self.waiting -= 1
+                raise
+            logger.exception("no further thread for engine calls; %d go on", len(self._threads))
+            return
+        self._idle += 1
         self._threads.append(thread)
-        thread.start()
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:

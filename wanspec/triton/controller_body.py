@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -79,7 +80,7 @@ class ControllerBody(Body[Event, Action]):
         self._engines = engines
         self._links = [LinkClient(target, _LinkEvents(self, number)) for number, target in enumerate(links)]
         self._calls: CallThreads[Verify | Draft] = CallThreads(self._serve, engine_threads, "wanspec-engine")
-        self._clients = Clients(lambda sequence: self.handle(Cancelled(sequence)))
+        self._clients = Clients(lambda sequence: self.take(Cancelled(sequence)))
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
@@ -92,7 +93,7 @@ class ControllerBody(Body[Event, Action]):
         if not self.running:
             return
         for number in self._clients.numbers():
-            self.handle(Cancelled(number))
+            self.take(Cancelled(number))
         self._clients.close(timeout_s)
         self._timer.end(timeout_s)
         with self._lock:
@@ -155,8 +156,14 @@ class ControllerBody(Body[Event, Action]):
 
     def _write_log(self, line: str) -> None:
         assert self._log_file is not None
-        if not self._log_file.closed:  # an engine may answer after the end
+        if self._log_file.closed:  # an engine may answer after the end
+            return
+        try:
             self._log_file.write(line + "\n")
+        except OSError:  # such as a full disk: the log is not worth an event
+            logger.exception("the event log cannot be written; it ends here")
+            with suppress(OSError):
+                self._log_file.close()
 
     # On threads of engine calls
 

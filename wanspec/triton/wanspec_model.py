@@ -1,7 +1,7 @@
 """The Triton model ``wanspec``: the endpoint. BLS, decoupled. Loaded by ``model.py`` in the repository.
 
-``execute`` only reads the tensors and hands the request to the controller's own thread; engine calls (BLS) run in a
-pool of their own, since Triton's ``async_exec`` shares a default pool of a few threads.
+``execute`` reads the tensors and gives the request to the controller, on Triton's thread; engine calls (BLS) block
+threads of their own, since Triton's ``async_exec`` shares a default pool of a few.
 """
 
 from __future__ import annotations

@@ -94,11 +94,13 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         """A controller opens a link with this frame; from any thread."""
         number = next(self._numbers)
         self._links[number] = downlink
-        self._take(LinkOpened(number, data))
+        self.take(LinkOpened(number, data))
+        if number not in self._links:  # it left, and was seen to, before the worker knew of it
+            self.take(Disconnected(number, "the controller left"))
 
     def steer(self, data: bytes) -> None:
         """A frame of a controller whose link is open; from any thread."""
-        self._take(Steered(data))
+        self.take(Steered(data))
 
     def is_engine_call(self, action: WorkerAction) -> bool:
         """Passes, and what the engine is to forget."""
@@ -138,18 +140,12 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         """A deadline has passed."""
         return Tick()
 
-    def _take(self, event: WorkerEvent) -> None:
-        try:
-            self.handle(event)
-        except Exception:  # whoever brought it has others to bring
-            logger.exception("%s failed", type(event).__name__)
-
     def _poll_cancelled(self) -> None:
         while not self._ended.wait(_CANCEL_POLL_S):
             for number, downlink in list(self._links.items()):
                 if self._frames.has_left(downlink, lambda number=number: number in self._links):  # type: ignore[misc]
                     self._links.pop(number, None)
-                    self.handle(Disconnected(number, "the controller left"))
+                    self.take(Disconnected(number, "the controller left"))
                     self._frames.put(downlink, None)
                     self._frames.send_soon()
 
@@ -160,7 +156,7 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
             if isinstance(call, Release):
                 self._release(call)
             elif isinstance(call, Expand):
-                self._take(self._expand(call))
+                self.take(self._expand(call))
 
     def _release(self, action: Release) -> None:
         try:

@@ -119,3 +119,15 @@ def test_a_token_among_no_children_is_not_covered(text):
     text.draft(5.0, 7, 8)
     text.commit(20.0, 9)
     assert text.samples("covered") == [0.0]
+
+
+def test_a_local_draft_below_a_second_choice_does_not_cover_it(text):
+    _, second = text.draft(5.0, 7, 8)
+    text.commit(20.0, 8)
+    assert text.tree.root is second
+    text.tree.add(second, 4, -0.5, Origin.LOCAL, 25.0)
+    text.arrivals.received(3, {}, 30.0)
+    assert text.samples("covered") == []
+    text.draft(40.0, 6)
+    text.arrivals.received(3, {}, 40.0)
+    assert len(text.samples("covered")) == 1

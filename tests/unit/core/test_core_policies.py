@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 
@@ -12,6 +12,7 @@ from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators, outcome_name
 from wanspec.core.messages import Drafting
 from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
+from wanspec.core.policies.lookahead import local_round
 from wanspec.core.tree import TokenTree
 from wanspec.errors import InvalidRequestError
 
@@ -263,3 +264,24 @@ def test_a_number_too_large_for_a_float_is_refused_by_name():
         make_policy("wanspec", {"k": 10**400})
     with pytest.raises(InvalidRequestError, match=r"policy_parameters\.phi"):
         make_policy("wanspec", {"phi": 10**400})
+
+
+@pytest.mark.parametrize("overhead_ms", [0.0, 1.0, 3.0])
+def test_calls_that_take_longer_than_their_engines_are_no_debt_of_adaptive(overhead_ms):
+    """Rounds that are just as the single region's cost no credit, whatever is between the engines and us."""
+    view, now, policy = FakeView(generated=1, worker_ready=False), 0.0, make_policy("adaptive", {})
+    for _ in range(60):
+        view.estimators.observe("verify", 10.0)
+        view.estimators.observe("draft", 3.0)
+        view.estimators.observe(outcome_name(False, 0, True), 0.1)
+    for _ in range(300):
+        policy.decide(view, now)
+        for name, value in view.arrivals.measured:
+            view.estimators.observe(name, value)
+        view.arrivals.measured.clear()
+        alone = replace(policy._conditions_of(view, False), price=0.0)
+        spent = local_round(replace(alone, verify_ms=10.0 + overhead_ms, draft_ms=3.0 + overhead_ms))
+        view.generated += round(spent.tokens)
+        now += spent.time_ms * round(spent.tokens) / spent.tokens
+        policy.verified(Outcome(1, 1, 0.0, overhead_ms), now)
+    assert view.estimators.credit > 0.3

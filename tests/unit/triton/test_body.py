@@ -86,3 +86,24 @@ def test_an_action_that_cannot_be_begun_does_not_stop_the_next(caplog: pytest.Lo
     body.handle("fault one")
     assert [body.begun.get_nowait() for _ in range(2)] == ["fault", "one"]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_deadline_outlives_ticks_that_fail() -> None:
+    """A machine whose deadline stays where it is while its ticks fail."""
+
+    class Failing(Due):
+        def handle(self, event: str, now: float, /) -> list[str]:
+            if event == "tick" and self.failures:
+                self.failures -= 1
+                raise RuntimeError("failed tick")
+            return super().handle(event, now)
+
+    machine = Failing()
+    body = Ticking(machine)
+    machine.failures, machine.due = 3, now_ms()
+    body.start()
+    try:
+        assert body.begun.get(timeout=LIMIT_S) == "ticked"
+        assert machine.failures == 0
+    finally:
+        body._timer.end(LIMIT_S)

@@ -186,7 +186,10 @@ class Adaptive:
             return
         if self._since_ms is not None:
             tokens = view.generated - self._since_tokens
-            free = local_round(replace(self._conditions_of(view, False), price=0.0))
+            alone = self._conditions_of(view, False)
+            # A single region would have queued for the same engines, and made a call for each step.
+            verify, draft = _round(alone.verify_ms + self._queued_ms), _round(alone.draft_ms + self._queued_ms)
+            free = local_round(replace(alone, price=0.0, verify_ms=verify, draft_ms=draft))
             aimed = self.latency_target * tokens * free.time_ms / free.tokens
             usual = 2.0 * self._paced * free.time_ms
             # Not time over aim, whose mean few rounds of few tokens would dominate.
