@@ -135,12 +135,25 @@ def load(paths: Sequence[Path]) -> Results:
                 raise ConfigError(
                     "load", f"{path}: its {name} is {value!r}, not {asdict(first)[name]!r} as the first's"
                 )
+    _refuse_twice(paths, parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.conditions.notes))
     return Results(
         replace(first, notes=notes),
         tuple(sample for part in parts for sample in part.samples),
         tuple(usage for part in parts for usage in part.usages),
     )
+
+
+def _refuse_twice(paths: Sequence[Path], parts: Sequence[Results]) -> None:
+    """Rows of the same name at the same place would be taken for one, with every prompt twice."""
+    seen: dict[tuple[str, float, int], Path] = {}
+    for path, part in zip(paths, parts, strict=True):
+        for row in {(sample.policy, sample.rtt_ms, sample.concurrency) for sample in part.samples}:
+            if row in seen:
+                policy, rtt_ms, concurrency = row
+                where = f"{policy} at {rtt_ms:g} ms, {concurrency} at once"
+                raise ConfigError("load", f"{path}: {where} is in {seen[row]} too; measure policies in one run")
+            seen[row] = path
 
 
 def _read(path: Path) -> Results:
@@ -160,4 +173,6 @@ def _read(path: Path) -> Results:
         raise ConfigError("loaded", f"{path} is not what --save writes: {error}") from error
     if conditions is None:
         raise ConfigError("loaded", f"{path} is not what --save writes: it has no conditions")
+    if not samples or not usages:
+        raise ConfigError("loaded", f"{path} is not what --save writes: it has no answers")
     return Results(conditions, tuple(samples), tuple(usages))

@@ -216,7 +216,8 @@ class Runner:
         counts = [len(self._references[n]) + (n in self._stopped) for n in numbers]
         found = self._native.generate(prompts, counts)
         return [
-            (tokens[: len(self._references[n])], summary) for n, (tokens, summary) in zip(numbers, found, strict=True)
+            (tokens[: len(self._references[n])], summary | {"output_tokens": len(self._references[n])})
+            for n, (tokens, summary) in zip(numbers, found, strict=True)
         ]
 
     def _check(self, contender: Contender, number: int, tokens: list[int]) -> Exactness:

@@ -69,7 +69,7 @@ def bench_own(options: dict[str, Any]) -> Results:
         for server in (deployment.controller, deployment.worker):
             if not server.running:
                 raise ServerError(f"server {server.name}: it ended while it was measured; see its log: {server.log}")
-    for server in () if options["keep_logs"] else (deployment.controller, deployment.worker):
+    for server in () if options["keep_logs"] or not results.exact else (deployment.controller, deployment.worker):
         server.log.unlink(missing_ok=True)
     return results
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +51,7 @@ class ConfiguredCommand(JsonErrors):
             if not as_json:
                 raise click.ClickException(str(error)) from error
             click.echo(json.dumps({"error": str(error)}))
-            ctx.exit(1)
+            sys.exit(1)
         _settle(ctx)
         return rest
 

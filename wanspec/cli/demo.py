@@ -95,7 +95,7 @@ def demo(
     deployment = Deployment(DeploymentSettings(regions, LinkShape(delay_ms=rtt_ms / 2)))
     with running(deployment):
         result = _Demo(deployment, options, console).run()
-    for server in () if keep_logs else (deployment.controller, deployment.worker):
+    for server in () if keep_logs or not result.exactness.holds else (deployment.controller, deployment.worker):
         server.log.unlink(missing_ok=True)
     if as_json:
         click.echo(json.dumps(result.as_json(), indent=2))

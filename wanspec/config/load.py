@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
@@ -77,7 +78,7 @@ def _override(values: dict[str, Any], places: dict[Steps, Place], name: str, tex
 def _scalar(name: str, text: str) -> Any:
     try:
         return parse(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InvalidConfigError([Problem(Place(name), "", f"{text!r} is not a YAML value; quote it")]) from None
 
 
@@ -105,6 +106,18 @@ def _members(kind: Any) -> list[Any]:
     return [kind]
 
 
+def _hint(steps: Steps) -> str:
+    """Name the field that a wrong one looks like."""
+    kind: Any = Config
+    for step in steps[:-1]:
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or step not in kind.model_fields:
+            return ""
+        kind = kind.model_fields[str(step)].annotation
+    names = list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    close = get_close_matches(str(steps[-1]), names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _problems(error: ValidationError, places: Mapping[Steps, Place], otherwise: Place) -> list[Problem]:
     found: dict[str, Problem] = {}
     for each in error.errors(include_url=False):
@@ -115,7 +128,7 @@ def _problems(error: ValidationError, places: Mapping[Steps, Place], otherwise: 
             steps += (*_FIELDS.get(name, (name,)), *rest)
             message = str(cause).partition(": ")[2]
         elif each["type"] == "extra_forbidden":
-            message = "is not a field of a configuration"
+            message = "is not a field of a configuration" + _hint(steps)
         elif isinstance(cause, ValueError):
             message = str(cause)
         elif each["type"] != "missing" and SecretStr not in _kinds(steps):

@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Steps, Place]]:
         mark = error.problem_mark or error.context_mark
         place = Place(str(path), *((mark.line + 1, mark.column + 1) if mark else (None, None)))
         raise _invalid(place, f"is not YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _invalid(Place(str(path)), f"is not YAML: {error}") from None
     finally:
         loader.dispose()
@@ -78,7 +78,7 @@ def _places(path: str, node: yaml.Node, steps: Steps) -> Iterator[tuple[Steps, P
         seen: dict[str, Place] = {}
         for key, value in node.value:
             place = _place(path, key)
-            if key.tag != "tag:yaml.org,2002:str":
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 raise _invalid(place, f"{key.value!r} is not a name; quote it if it is meant as one", steps)
             if key.value in seen:
                 raise _invalid(place, f"is there already, in line {seen[key.value].line}", (*steps, key.value))

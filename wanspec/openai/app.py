@@ -112,7 +112,7 @@ class _Front:
     def _check_key(self, request: Request) -> None:
         key = self._settings.api_key
         given = request.headers.get("authorization", "")
-        if key and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+        if key and not hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
     def _check_model(self, name: str) -> None:

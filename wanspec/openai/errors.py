@@ -57,6 +57,7 @@ def of_validation(error: ValidationError) -> ApiError:
     first = max(error.errors(include_url=False), key=_reach)
     param = place(first["loc"])
     if first["type"] == "extra_forbidden":
+        param = param or str(first["loc"][-1])
         return invalid(param, "is not a parameter of this endpoint", "unknown_parameter")
     if first["type"] == "missing":
         return invalid(param, "is missing", "missing_required_parameter")
@@ -73,7 +74,7 @@ def of_upstream(error: WanspecError, names: Mapping[str, str]) -> ApiError:
     if isinstance(error, InvalidRequestError):
         problem = str(error).partition(": ")[2]
         param = names.get(error.field, error.field)
-        too_long = "context" in problem
+        too_long = "context of" in problem and error.field in ("text_input", "input_ids", "messages", "max_tokens")
         return invalid(param, problem, "context_length_exceeded" if too_long else "invalid_value")
     if isinstance(error, UnavailableError):
         return ApiError(503, f"the endpoint takes no request now: {error}", SERVER, code="unavailable")

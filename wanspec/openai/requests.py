@@ -140,10 +140,14 @@ class Sampled(_Strict):
     def _biases(self) -> dict[int, float] | None:
         if self.logit_bias is None:
             return None
-        wrong = next((token for token in self.logit_bias if not token.isdecimal()), None)
+        wrong = next((token for token in self.logit_bias if not _is_token_id(token)), None)
         if wrong is not None:
             raise invalid("logit_bias", f"{wrong[:40]!r} is not a token id")
         return {int(token): bias for token, bias in self.logit_bias.items()}
+
+
+def _is_token_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10
 
 
 class CompletionRequest(Sampled):

@@ -22,10 +22,11 @@ class StopBuffer:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [index for index in (text.find(stop) for stop in self._stops) if index >= 0]
+        # The one that is whole first, so that the answer does not depend on the pieces in which it comes.
+        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

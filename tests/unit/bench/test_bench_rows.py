@@ -133,6 +133,12 @@ def test_saved_results_are_put_together(tmp_path):
     assert len(make_rows(both)) == 2
 
 
+def test_rows_that_were_measured_twice_are_refused(tmp_path):
+    results([sample()]).save(tmp_path / "one")
+    with pytest.raises(ConfigError, match=r"is in .*one too; measure policies in one run"):
+        load([tmp_path / "one", tmp_path / "one"])
+
+
 def test_results_that_do_not_belong_together_are_refused(tmp_path):
     results([sample()]).save(tmp_path / "one")
     results([sample()], time_scale=5.0).save(tmp_path / "two")
