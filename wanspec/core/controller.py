@@ -141,6 +141,7 @@ class Controller:
             actions = sequence.failed(event, now)
         else:
             self._observe("verify", event.engine_ms, sequence)
+            self._observe("call", sequence.called_ms(now), sequence)
             actions = sequence.verified(event, now)
             self._take_measured(sequence)
         return actions + sequence.advance(now)

@@ -71,8 +71,9 @@ class Window:
 class Estimators:
     """Everything a policy may ask about costs and chances, shared by all sequences of a controller.
 
-    Times are named ``rtt``, ``verify``, ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from
-    a commit that the worker did not foresee to its first drafts after it). ``covered`` is the share of a
+    Times are named ``rtt``, ``verify`` (the target's own), ``call`` (a verification from the request to the answer),
+    ``draft`` (one local step), ``pass`` (one worker pass) and ``turnaround`` (from a commit that the worker did not
+    foresee to its first drafts after it). ``covered`` is the share of a
     turnaround that a worker's other children save where its first is not the target's token. A draft that came true or
     did not is named by :func:`outcome_name`, its value the negative of its log-probability. ``pace`` is 1, and the time
     by which some rounds took longer than was aimed at for their tokens, as a share of twice what such rounds take.
@@ -83,7 +84,7 @@ class Estimators:
             ``CREDIT``, as a share of that.
     """
 
-    NAMES = ("rtt", "verify", "draft", "pass", "turnaround", "covered")
+    NAMES = ("rtt", "verify", "call", "draft", "pass", "turnaround", "covered")
     PACE = "pace"
     CREDIT = 4.0
 

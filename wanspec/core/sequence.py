@@ -50,7 +50,7 @@ class Sequence:
         self.tally = Tally()
         self.rounds: list[Round] = []
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
-        drafting = drafting_for(policy.drafting(), self._drafts_by)
+        drafting = drafting_for(policy.drafting(estimators), self._drafts_by)
         self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
         self.arrivals = Arrivals(self.tree, estimators)
         self.overdue = False
@@ -243,6 +243,10 @@ class Sequence:
         self.remote.close()
         return [*actions, Finished(self.number, reason, self.summary(reason, now), error)]
 
+    def called_ms(self, now: float) -> float:
+        """For how long the engine call that is under way has been."""
+        return now - self._pending_since
+
     def awaits(self, action: ActionId) -> bool:
         """Whether this engine call's answer is still wanted."""
         return not self.finished and self._pending == action
@@ -322,7 +326,7 @@ class Sequence:
 
     def _outcome(self, path: list[Node], accepted: int, event: Verified, now: float) -> Outcome:
         entropy = self._entropy(path, accepted, event)
-        queued_ms = max(0.0, now - self._pending_since - event.engine_ms)
+        queued_ms = max(0.0, self.called_ms(now) - event.engine_ms)
         remote = sum(node.origin is Origin.REMOTE for node in path)
         return Outcome(len(path), accepted, entropy, queued_ms, remote)
 

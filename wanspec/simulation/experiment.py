@@ -11,6 +11,8 @@ from functools import partial
 from multiprocessing import get_context
 from typing import TypeAlias
 
+from threadpoolctl import threadpool_limits
+
 from wanspec.core.config import ControllerConfig, Fingerprint, WorkerConfig
 from wanspec.core.events import Request
 from wanspec.core.sampling import GREEDY, Sampling
@@ -148,8 +150,9 @@ def _each(
     jobs: Sequence[Job], tasks: Sequence[tuple[int, range]], processes: int
 ) -> Iterator[tuple[int, int, list[Measured]]]:
     if processes <= 1:
-        for job, chunk in tasks:
-            yield job, chunk[0], measure(*jobs[job], chunk)
+        with threadpool_limits(1, user_api="blas"):
+            for job, chunk in tasks:
+                yield job, chunk[0], measure(*jobs[job], chunk)
         return
     setups = tuple(setup for setup, _ in jobs)
     context = get_context("forkserver")
@@ -170,6 +173,7 @@ def _take(setups: tuple[Setup, ...]) -> None:
     _taken.append(setups)
     gc.freeze()
     gc.set_threshold(100_000)  # trees are cycles, and short-lived
+    threadpool_limits(1, user_api="blas")  # every CPU has a process of its own
 
 
 def _measure_taken(job: int, contender: Contender, numbers: range) -> list[Measured]:

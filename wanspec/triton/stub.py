@@ -6,6 +6,8 @@ import gc
 import logging
 import sys
 
+from threadpoolctl import threadpool_limits
+
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -13,7 +15,8 @@ def prepare_stub(level: int = logging.INFO) -> None:
     """Send this package's log records to standard error, which Triton's log receives, and tune the interpreter.
 
     A thread that computes in Python would keep the interpreter for 5 ms while a frame or a commit waits, and a full
-    garbage collection would look at every object of the libraries again.
+    garbage collection would look at every object of the libraries again. Algebra as small as a policy's takes longer on
+    several threads, and far longer where other processes want the CPUs.
     """
     logger = logging.getLogger("wanspec")
     if not logger.handlers:
@@ -23,6 +26,7 @@ def prepare_stub(level: int = logging.INFO) -> None:
     logger.setLevel(level)
     logger.propagate = False
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    threadpool_limits(1, user_api="blas")
 
 
 def settle_memory() -> None:

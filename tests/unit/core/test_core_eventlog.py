@@ -171,6 +171,6 @@ def test_a_requests_log_holds_others_times_and_not_their_tokens():
     rig.do(Verified(one(Verify, mine).action, (9,), (), 20.0))
     lines = finished(rig.do(Cancelled(1))).log
     events = [e for _, e in read_log(lines)[2]]
-    assert [type(e) for e in events] == [Submitted, Observed, Verified, Cancelled]
+    assert [type(e) for e in events] == [Submitted, Observed, Observed, Verified, Cancelled]
     assert events[1] == Observed("verify", 33.0)
-    assert events[2].tokens == (9,)
+    assert events[3].tokens == (9,)

@@ -213,8 +213,22 @@ def test_waits_last_as_long_as_stated():
 
 def test_drafting_is_algorithm_2s_parameters():
     policy = make_policy("wanspec", {"branching": 3, "theta": 0.25, "width": 5, "max_depth": 7, "floor": 0.5})
-    assert policy.drafting() == Drafting(3, 0.25, 5, 7, 0.5)
-    assert make_policy("remote_sync", {"k": 4}).drafting() == Drafting(1, 0.0, 1, 4)
+    assert policy.drafting(Estimators()) == Drafting(3, 0.25, 5, 7, 0.5)
+    assert make_policy("remote_sync", {"k": 4}).drafting(Estimators()) == Drafting(1, 0.0, 1, 4)
+
+
+def test_the_worker_drafts_as_deep_as_the_target_gets_until_its_drafts_after_a_commit_are_here():
+    known = Estimators()
+    for name, value in (("rtt", 30.0), ("pass", 7.5)):
+        known.observe(name, value)
+    assert wanspec(k=2).drafting(known).max_depth == 24  # no verification yet
+    known.observe("call", 23.4)
+    assert wanspec(k=2).drafting(known).max_depth == 3 * (2 + 2)
+    assert wanspec(k=2, max_depth=5).drafting(known).max_depth == 5
+    slow = Estimators()
+    for name, value in (("rtt", 500.0), ("call", 0.0)):
+        slow.observe(name, value)
+    assert wanspec(k=2).drafting(slow).max_depth == 24
 
 
 @pytest.mark.parametrize("name", POLICIES)

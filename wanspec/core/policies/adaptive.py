@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import exp, log
 from typing import ClassVar
 
+from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
 from wanspec.core.policies.lookahead import Conditions, Lookahead, local_round, look_ahead
@@ -251,7 +252,7 @@ class Adaptive:
             return "target_only"
         return self.name if self._used["remote"] > 0.1 * rounds else "local_adaptive"
 
-    def drafting(self) -> Drafting:
+    def drafting(self, known: Estimators) -> Drafting:
         """Best first."""
         return Drafting(self.branching, 0.0, self.width, self.max_depth, self.floor, self.keep, calibrated=True)
 

@@ -140,8 +140,8 @@ class Policy(Protocol):
         """Learn of a verification's outcome."""
         ...
 
-    def drafting(self) -> Drafting:
-        """How the worker is to draft."""
+    def drafting(self, known: Estimators) -> Drafting:
+        """How the worker is to draft, by what is known as the sequence begins."""
         ...
 
     @property

@@ -198,28 +198,30 @@ def _round(c: Conditions, grid: Floats, step: float, delay: Floats, drafts: int,
     own = np.where(grid > 1e-9, 0.0, np.floor(-grid / c.pass_ms + 1e-9) + 1.0) + drafts
     length = np.minimum(np.maximum(levels, own if drafts else 0.0), c.most)
     time = delay + c.verify_ms + c.verify_token_ms * length
-    tokens, mean = np.zeros(len(grid)), c.mean_acceptance
-    missed = np.zeros(len(grid))
-    for accepted in range(int(length.max()) + 1):
-        reach = np.where(accepted <= length, mean**accepted, 0.0)
-        ends = np.where(accepted < length, 1.0 - mean, 1.0) * reach
-        known = np.where(accepted < length, c.covered, mean + (1.0 - mean) * c.covered)
-        tokens += ends * (accepted + 1)
-        _add(moves, grid[0], step, grid - time + (accepted + 1) * c.pass_ms, ends * known)
-        missed += ends * (1.0 - known)
-    _add(moves, grid[0], step, np.full(len(grid), c.turnaround_ms), missed)
+    mean, accepted = c.mean_acceptance, np.arange(length.max() + 1.0)[:, None]
+    all_of_it = accepted == length
+    ends = np.where(accepted <= length, mean**accepted, 0.0) * np.where(all_of_it, 1.0, 1.0 - mean)
+    known = ends * np.where(all_of_it, mean + (1.0 - mean) * c.covered, c.covered)
+    _add(moves, grid[0], step, grid - time + (accepted + 1.0) * c.pass_ms, known)
+    missed = ends - known
+    _add(moves, grid[0], step, np.full(len(grid), c.turnaround_ms), missed.sum(axis=0))
+    tokens = (ends * (accepted + 1.0)).sum(axis=0)
     return _Option(tokens, np.full(len(grid), float(drafts)), time)
 
 
 def _add(moves: Floats, least: float, step: float, to: Floats, chance: Floats) -> None:
-    """Spread probability over the two grid points around each target."""
-    points = len(to)
+    """Spread the probability of getting from each point [points] to lateness ``to`` over the two points around that.
+
+    ``to`` and ``chance`` may have a dimension of outcomes before that of points.
+    """
+    points = to.shape[-1]
     place = np.clip((to - least) / step, 0.0, points - 1.000001)
     low = place.astype(np.int64)
     part = place - low
-    rows = np.arange(points)
-    moves[rows, low] += chance * (1.0 - part)
-    moves[rows, low + 1] += chance * part
+    index = (np.arange(points) * points + low).ravel()
+    flat = moves.reshape(-1)
+    flat += np.bincount(index, (chance * (1.0 - part)).ravel(), flat.size)
+    flat += np.bincount(index + 1, (chance * part).ravel(), flat.size)
 
 
 def _evaluate(gain: Floats, times: Floats, moves: Floats, in_time: int) -> tuple[float, Floats]:

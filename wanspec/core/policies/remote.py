@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import ClassVar
 
+from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, Plain, VerifyNow, View, Wait
 from wanspec.core.policies.single_region import single_region
@@ -53,7 +54,7 @@ class RemoteSync(Plain):
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
-    def drafting(self) -> Drafting:
+    def drafting(self, known: Estimators) -> Drafting:
         """One chain of k tokens."""
         return Drafting(branching=1, theta=0.0, width=1, max_depth=self.k)
 
@@ -70,7 +71,8 @@ class WanSpec(Plain):
         rule: ``listing`` drafts locally while t_update + R lies ahead (Algorithm 1 as printed); ``text`` only while it
             lies further ahead than one local draft step takes (section 4's wording).
         branching, theta, width: b, theta and s of Algorithm 2.
-        max_depth: how far below the committed prefix the worker drafts; the paper sets no limit.
+        max_depth: how far below the committed prefix the worker drafts at most; less where fewer tokens can be
+            verified until its drafts after a commit are here. The paper sets no limit.
         floor: path probability below which the worker leaves a leaf alone; the paper's worker has none (0).
         wait_ms: longest wait for the worker, 0 for one RTT and two worker passes (25 ms at least).
     """
@@ -139,6 +141,17 @@ class WanSpec(Plain):
         if rejected or surprising:
             self._updated_ms = now
 
-    def drafting(self) -> Drafting:
+    def drafting(self, known: Estimators) -> Drafting:
         """Algorithm 2's parameters."""
-        return Drafting(self.branching, self.theta, self.width, self.max_depth, self.floor)
+        return Drafting(self.branching, self.theta, self.width, self._horizon(known), self.floor)
+
+    def _horizon(self, known: Estimators) -> int:
+        """How deep the worker drafts: what the target verifies until drafts that follow a commit are here, and more.
+
+        Rounds that begin within a synchronisation, the one before and the one after.
+        """
+        rtt, call = known.median("rtt"), known.median("call")
+        if rtt is None or call is None:
+            return self.max_depth
+        rounds = (rtt + (known.median("pass") or 0.0)) / max(call, 1e-3)
+        return min(self.max_depth, (self.k + 1) * (min(self.max_depth, ceil(rounds)) + 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, Plain, VerifyNow, View
 
@@ -25,7 +26,7 @@ class TargetOnly(Plain):
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
-    def drafting(self) -> Drafting:
+    def drafting(self, known: Estimators) -> Drafting:
         """Unused."""
         return Drafting()
 
@@ -48,7 +49,7 @@ class Local(Plain):
     def verified(self, outcome: Outcome, now: float) -> None:
         """Nothing to learn."""
 
-    def drafting(self) -> Drafting:
+    def drafting(self, known: Estimators) -> Drafting:
         """Unused."""
         return Drafting()
 
