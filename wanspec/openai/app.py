@@ -149,7 +149,8 @@ async def _refused(request: Request, error: ApiError) -> Response:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    return error_response(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+    refused = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    return error_response(refused, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -72,10 +72,12 @@ class Reply:
         await client.respond(JSONResponse(self._format.whole(self._choices), headers=self._format.headers))
 
     async def _stream(self, client: _Client) -> None:
+        null_usage = {"usage": None} if self._body.include_usage else {}
         async for chunk in self._chunks():  # that there is one tells the status
             if not client.began:
                 await client.begin_events(self._format.headers)
-            await client.event(json.dumps(chunk, ensure_ascii=False))
+            # All but ASCII escaped: some clients take U+2028 for the end of a line.
+            await client.event(json.dumps(null_usage | chunk))
         await client.event("[DONE]", last=True)
 
     async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
@@ -113,9 +115,9 @@ class Reply:
             yield choice, text
 
 
-def error_response(error: ApiError) -> JSONResponse:
-    """An error as the client gets it."""
-    return JSONResponse(error.body(), error.status, error.headers)
+def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as the client gets it, with ``headers`` beside its own."""
+    return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
 
 
 async def _disconnected(receive: Receive) -> None:

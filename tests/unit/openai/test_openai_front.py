@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from typing import Any
 
 import openai
@@ -9,7 +11,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.unit.openai.front import Endpoint, wait_until
+from tests.unit.openai.front import Endpoint, serving, wait_until
 from wanspec.openai.requests import CompletionRequest, read
 
 QUESTION: Any = [{"role": "user", "content": "Why?"}]
@@ -56,6 +58,17 @@ def test_streamed_chat_with_usage(client: openai.OpenAI) -> None:
     assert said[0].choices[0].delta.role == "assistant"
     assert last.choices[0].finish_reason == "stop"
     assert (counted.choices, counted.usage and counted.usage.total_tokens) == ([], 8)
+
+
+def test_events_are_lines_whatever_the_text_and_hold_null_where_usage_comes_later() -> None:
+    asked = {"model": "wanspec", "prompt": "x", "stream": True, "stream_options": {"include_usage": True}}
+    with serving(Endpoint("one\u2028line", "\u0085é")) as url:
+        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(asked).encode())
+        with urllib.request.urlopen(request, timeout=5) as response:
+            body = response.read().decode()
+    events = [json.loads(line[6:]) for line in body.splitlines() if line and line != "data: [DONE]"]
+    assert "".join(e["choices"][0]["text"] for e in events if e["choices"]) == "one\u2028line\u0085é"
+    assert [e["usage"] is None for e in events] == [True] * (len(events) - 1) + [False]
 
 
 def test_streamed_completion_without_usage(client: openai.OpenAI) -> None:

@@ -166,6 +166,12 @@ def test_keys_models_and_health() -> None:
         endpoint.up = False
         status, answer, _ = post(url, b"", "/nowhere")
         assert (status, answer["error"]["type"]) == (404, "invalid_request_error")
+        status, answer, headers = post(url, b"", "/v1/models")
+        assert (status, answer["error"]["type"], set(headers["allow"].split(", "))) == (
+            405,
+            "invalid_request_error",
+            {"GET", "HEAD"},
+        )
         with pytest.raises(urllib.error.HTTPError) as down:
             urllib.request.urlopen(f"{url}/health", timeout=5)
         assert down.value.code == 503
