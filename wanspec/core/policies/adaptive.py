@@ -22,6 +22,8 @@ _ALONE = 0.05
 """Shares of the price below which the single region is left, with what the worker happens to have sent."""
 _SLACK = 0.08
 """Latency targets from this much above 1 on begin with the whole price."""
+_ERROR = 0.01
+"""Of modelled times: a target without slack is aimed at from so far below."""
 
 
 @dataclass(slots=True)
@@ -191,7 +193,7 @@ class Adaptive:
             # A single region would have queued for the same engines, and made a call for each step.
             verify, draft = _round(alone.verify_ms + self._queued_ms), _round(alone.draft_ms + self._queued_ms)
             free = local_round(replace(alone, price=0.0, verify_ms=verify, draft_ms=draft))
-            aimed = self.latency_target * tokens * free.time_ms / free.tokens
+            aimed = (self.latency_target - _ERROR * (1.0 - self._slack)) * tokens * free.time_ms / free.tokens
             usual = 2.0 * self._paced * free.time_ms
             # Not time over aim, whose mean few rounds of few tokens would dominate.
             pace = 1.0 + (now - self._since_ms - aimed) / usual
@@ -202,8 +204,12 @@ class Adaptive:
         """Share of the price that there is time for. A target with slack may spend that first."""
         if self.latency_target <= 0.0:
             return 1.0
-        slack = min(1.0, max(0.0, (self.latency_target - 1.0) / _SLACK))
-        return min(1.0, max(0.0, view.estimators.credit + slack))
+        return min(1.0, max(0.0, view.estimators.credit + self._slack))
+
+    @property
+    def _slack(self) -> float:
+        """Of the latency target: 0 at 1 and below, 1 where there is enough to begin with the whole price."""
+        return min(1.0, max(0.0, (self.latency_target - 1.0) / _SLACK))
 
     def _measure(self, view: View, worker: bool) -> Conditions:
         conditions = self._conditions_of(view, worker)
