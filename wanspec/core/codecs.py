@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
+from operator import sub
 from typing import Any, TypeVar
 
 from wanspec.core.messages import (
+    ROOT,
     Close,
     Commit,
     Drafting,
@@ -38,7 +41,12 @@ _DRAFTS = struct.Struct("<IIIQIIH")
 _PASS = struct.Struct("<ffHHH")
 _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
-_NODE = struct.Struct("<IIe")
+_LAYOUT = struct.Struct("<B")
+_PARENT_COLUMNS = (("B", 1, 0xFF), ("H", 2, 0xFFFF), ("I", 4, 0xFFFFFFFF))
+"""Format, bytes and most of a column of distances to parents, by its number in the layout byte."""
+_TOKEN_COLUMNS = (("H", 2, 0xFFFF), ("HB", 3, 0xFFFFFF), ("I", 4, 0xFFFFFFFF))
+"""The same of token ids: those of 3 bytes are a column of the lower two and one of the highest."""
+_LOG_PROB_BYTES = 2
 _LOWEST_LOG_PROB = -65_504.0  # of a 2-byte float; what lies below travels as this
 
 _E = TypeVar("_E", RefuseCode, LostCode)
@@ -47,7 +55,7 @@ _E = TypeVar("_E", RefuseCode, LostCode)
 def message_size(message: Message) -> int:
     """Return the size of an encoded message in bytes. Those sent every round are not encoded for it."""
     if isinstance(message, Drafts):
-        return _DRAFTS.size + _NODE.size * len(message.nodes)
+        return _drafts_size(message)
     if isinstance(message, Commit):
         return _COMMIT.size + 4 * len(message.tokens)
     if isinstance(message, Open):
@@ -175,17 +183,70 @@ def _decode_close(body: bytes) -> Close:
 
 def _encode_drafts(m: Drafts) -> bytes:
     fixed = _DRAFTS.pack(m.sequence, m.epoch, m.length, m.hash, m.first, m.passes, len(m.nodes))
-    pack, lowest = _NODE.pack, _LOWEST_LOG_PROB
-    nodes = [pack(above, token, lowest if log_prob < lowest else log_prob) for above, token, log_prob in m.nodes]
-    return b"".join((fixed, *nodes))
+    if not m.nodes:
+        return fixed + _LAYOUT.pack(0)
+    parents, tokens, log_probs = zip(*m.nodes, strict=True)
+    distances = _distances(m.first, parents)
+    by_parent, by_token = _fitting(_PARENT_COLUMNS, max(distances)), _fitting(_TOKEN_COLUMNS, max(tokens))
+    columns = (*(t & 0xFFFF for t in tokens), *(t >> 16 for t in tokens)) if by_token == 1 else tokens
+    lowest = _LOWEST_LOG_PROB
+    floored = [lowest if log_prob < lowest else log_prob for log_prob in log_probs]
+    layout = _LAYOUT.pack(by_parent | by_token << 2)
+    return fixed + layout + _nodes_struct(len(m.nodes), by_parent, by_token).pack(*distances, *columns, *floored)
 
 
 def _decode_drafts(body: bytes) -> Drafts:
     sequence, epoch, length, digest, first, passes, count = _DRAFTS.unpack_from(body)
-    if _DRAFTS.size + count * _NODE.size != len(body):
-        raise ValueError(f"{count} nodes announced, {len(body) - _DRAFTS.size} bytes present")
-    nodes = tuple(map(make_node, _NODE.iter_unpack(body[_DRAFTS.size :])))
+    (layout,) = _LAYOUT.unpack_from(body, _DRAFTS.size)
+    by_parent, by_token = layout & 3, layout >> 2
+    if by_parent >= len(_PARENT_COLUMNS) or by_token >= len(_TOKEN_COLUMNS):
+        raise ValueError(f"layout of nodes {layout} is unknown")
+    packed = _nodes_struct(count, by_parent, by_token)
+    start = _DRAFTS.size + _LAYOUT.size
+    if start + packed.size != len(body):
+        raise ValueError(f"{count} nodes announced, {len(body) - start} bytes present")
+    if not count:
+        return Drafts(sequence, epoch, length, digest, first, passes, ())
+    values = packed.unpack_from(body, start)
+    distances, tokens, log_probs = values[:count], values[count : 2 * count], values[-count:]
+    if by_token == 1:
+        tokens = tuple(low | high << 16 for low, high in zip(tokens, values[2 * count : 3 * count], strict=True))
+    parents = list(map(sub, range(first, first + count), distances))
+    if min(parents) < 0:
+        raise ValueError("a parent before the first node")
+    if not min(distances):
+        parents = [parent if distance else ROOT for parent, distance in zip(parents, distances, strict=True)]
+    nodes = tuple(map(make_node, zip(parents, tokens, log_probs, strict=True)))
     return Drafts(sequence, epoch, length, digest, first, passes, nodes)
+
+
+def _distances(first: int, parents: tuple[int, ...]) -> list[int]:
+    """How far before each node its parent is; 0 for the committed prefix."""
+    distances = [d if d > 0 else 0 for d in map(sub, range(first, first + len(parents)), parents)]
+    if min(parents) < 0 or distances.count(0) != parents.count(ROOT):
+        raise ProtocolError("parent: not a node before its child")
+    return distances
+
+
+def _drafts_size(m: Drafts) -> int:
+    size = _DRAFTS.size + _LAYOUT.size
+    if not m.nodes:
+        return size
+    parents, tokens, _ = zip(*m.nodes, strict=True)
+    by_parent = _fitting(_PARENT_COLUMNS, max(_distances(m.first, parents)))
+    by_token = _fitting(_TOKEN_COLUMNS, max(tokens))
+    return size + len(parents) * (_PARENT_COLUMNS[by_parent][1] + _TOKEN_COLUMNS[by_token][1] + _LOG_PROB_BYTES)
+
+
+def _fitting(columns: tuple[tuple[str, int, int], ...], largest: int) -> int:
+    """The first column that holds a value."""
+    return next((number for number, (_, _, most) in enumerate(columns) if largest <= most), len(columns) - 1)
+
+
+@lru_cache(maxsize=1024)
+def _nodes_struct(count: int, by_parent: int, by_token: int) -> struct.Struct:
+    formats = [*_PARENT_COLUMNS[by_parent][0], *_TOKEN_COLUMNS[by_token][0], "e"]
+    return struct.Struct("<" + "".join(f"{count}{each}" for each in formats))
 
 
 def _encode_pass(m: PassReport) -> bytes:

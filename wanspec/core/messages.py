@@ -11,7 +11,7 @@ from enum import IntEnum
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 ROOT = 0xFFFFFFFF
 """Parent number of a node that hangs below the committed prefix of the stated length."""
 

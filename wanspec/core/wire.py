@@ -1,4 +1,4 @@
-"""Encoder and decoder of frames: packed little-endian structs, protocol version 2 (`docs/protocol.md`)."""
+"""Encoder and decoder of frames: packed little-endian structs, protocol version 3 (`docs/protocol.md`)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def test_message_types_layouts_and_sizes():
     }
     coded = {k.__name__: (n, structs[k.__name__].format, structs[k.__name__].size) for n, k, _, _ in codecs._CODECS}
     assert documented == coded
-    assert f"`{codecs._NODE.format}`, {codecs._NODE.size} bytes" in PROTOCOL
+    least, most = (codecs._nodes_struct(1, widest, widest).size for widest in (0, 2))
+    assert f"A node takes {least} to {most} bytes" in PROTOCOL
     assert f"The header takes {wire._HEADER.size} bytes" in PROTOCOL
     assert f"prefix of {wire._PREFIX.size} bytes" in PROTOCOL
     assert f"Largest frame: {wire.MAX_FRAME_BYTES:,} bytes" in PROTOCOL

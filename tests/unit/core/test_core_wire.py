@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from wanspec.core import codecs, wire
 from wanspec.core.messages import (
+    ROOT,
     Close,
     Commit,
     Drafting,
@@ -40,7 +41,20 @@ uuid = st.binary(min_size=16, max_size=16)
 digest = st.binary(min_size=32, max_size=32)
 half = st.floats(-65504.0, 65504.0, width=16)
 drafting = st.builds(Drafting, st.integers(0, 255), f32, u16, u16, f32, f32, st.booleans(), f32, u32, f32, u64)
-nodes = st.lists(st.builds(DraftNode, u32, u32, half), max_size=12).map(tuple)
+numbers = st.one_of(st.integers(0, 300), st.integers(0, (1 << 32) - 100))
+
+
+@st.composite
+def drafts(draw):
+    """Of trees as a worker numbers them: parents before children, near or far."""
+    first, made = draw(numbers), []
+    for number in range(first, first + draw(st.integers(0, 12))):
+        far = draw(st.integers(1, number)) if number else 0
+        parent = draw(st.sampled_from([ROOT, number - min(1 + far % 50, number), number - far])) if number else ROOT
+        made.append(DraftNode(parent, draw(st.one_of(u16, u32)), draw(half)))
+    return Drafts(draw(u32), draw(u32), draw(u32), draw(u64), first, draw(u32), tuple(made))
+
+
 message = st.one_of(
     st.builds(Hello, uuid, u32, digest, text, text),
     st.builds(Welcome, uuid, u32, digest, text, u32, u32),
@@ -48,7 +62,7 @@ message = st.one_of(
     st.builds(Open, u32, u32, tokens, u64, drafting, text),
     st.builds(Commit, u32, u32, u32, u64, tokens),
     st.builds(Close, u32, u32),
-    st.builds(Drafts, u32, u32, u32, u64, u32, u32, nodes),
+    drafts(),
     st.builds(PassReport, f32, f32, u16, u16, u16),
     st.builds(Lost, u32, u32, st.sampled_from(LostCode), u32),
 )
@@ -123,7 +137,7 @@ def test_garbage_after_a_right_header_is_never_another_error(body, kind, count):
     ("change", "match"),
     [
         ((0, b"XX"), "magic"),
-        ((2, b"\x01"), "version: the peer speaks 1, this side speaks 2"),
+        ((2, b"\x01"), "version: the peer speaks 1, this side speaks 3"),
         ((wire._HEADER.size, b"\x63"), "message type: 99 is unknown"),
     ],
 )
@@ -150,7 +164,9 @@ def test_errors_say_what_is_wrong(change, match):
         Commit(1, 1, 1, 1, tuple(range(65_536))),
         PassReport(1e39, 0.0, 1, 1),
         Drafts(1, 1, 1, 1, 1, 1, (DraftNode(-1, 1, 0.0),)),
-        Drafts(1, 1, 1, 1, 1, 1, (DraftNode(1, 1, 1e9),)),
+        Drafts(1, 1, 1, 1, 1, 1, (DraftNode(1, 1, 0.0),)),
+        Drafts(1, 1, 1, 1, 1, 1, (DraftNode(0, 1, 1e9),)),
+        Drafts(1, 1, 1, 1, 1, 1, (DraftNode(0, 1 << 32, 0.0),)),
     ],
 )
 def test_what_does_not_fit_is_refused_by_the_encoder(bad):
@@ -166,9 +182,32 @@ def test_frame_size_limit_both_ways():
         decode(bytes(MAX_FRAME_BYTES + 1))
 
 
+@pytest.mark.parametrize(
+    ("far", "token", "size"),
+    [(255, 65_535, 5), (256, 65_535, 6), (255, 65_536, 6), (65_536, 1 << 24, 10), (1, (1 << 24) - 1, 6)],
+)
+def test_nodes_take_no_more_bytes_than_their_numbers_need(far, token, size):
+    first = 70_000
+    made = Drafts(1, 1, 1, 1, first, 1, (DraftNode(ROOT, 7, -1.0), DraftNode(first + 1 - far, token, -0.5)))
+    empty = Drafts(1, 1, 1, 1, first, 1, ())
+    assert message_bytes(made) - message_bytes(empty) == 2 * size
+    assert decode(encode(Frame(Header(1, 1, 1), (made, empty)))).messages == (made, empty)
+
+
+def test_nodes_of_no_known_layout_or_before_the_first_are_refused():
+    data = bytearray(encode(Frame(Header(1, 1, 1), (Drafts(1, 1, 1, 1, 1, 1, (DraftNode(0, 7, -1.0),)),))))
+    layout = wire._HEADER.size + wire._PREFIX.size + codecs._DRAFTS.size
+    data[layout + 1] = 2
+    with pytest.raises(ProtocolError, match="before the first node"):
+        decode(bytes(data))
+    data[layout] = 3
+    with pytest.raises(ProtocolError, match="layout of nodes 3 is unknown"):
+        decode(bytes(data))
+
+
 def test_log_probabilities_travel_in_two_bytes():
     sent = (-0.123456, -1e9, -math.inf, math.nan)
-    frame = Frame(Header(1, 1, 1), (Drafts(1, 1, 1, 1, 0, 1, tuple(DraftNode(0, 1, p) for p in sent)),))
+    frame = Frame(Header(1, 1, 1), (Drafts(1, 1, 1, 1, 1, 1, tuple(DraftNode(0, 1, p) for p in sent)),))
     got = [n.log_prob for n in decode(encode(frame)).messages[0].nodes]
     assert got[0] == struct.unpack("<e", struct.pack("<e", sent[0]))[0] != sent[0]
     assert got[1:3] == [-65504.0, -65504.0]
