@@ -17,8 +17,8 @@ from wanspec.engines.config import Dtype, Weights
 from wanspec.errors import ConfigError
 from wanspec.models import DEFAULT_PAIR, PAIRS, check_pair, resolve
 from wanspec.network.ports import is_free
-from wanspec.network.shape import DEFAULT_RTT_MS, LinkShape
-from wanspec.triton.regions import EngineSettings
+from wanspec.network.shape import DEFAULT_RTT_MS, LEAST_RTO_MS, LinkShape
+from wanspec.triton.regions import DEFAULT_STREAMS, MOST_STREAMS, EngineSettings
 
 DTYPES, WEIGHTS = get_args(Dtype), get_args(Weights)
 _ENGINE = EngineSettings()
@@ -79,6 +79,13 @@ def link_options(function: Function) -> Function:
         click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="One-way delay varies by this much."),
         click.option("--rate-mbps", type=click.FloatRange(0, min_open=True), help="Bandwidth; default: unlimited."),
         click.option("--loss", type=click.FloatRange(0, 0.5), default=0.0, help="Share of packets lost, 0 to 0.5."),
+        click.option(
+            "--streams",
+            type=click.IntRange(1, MOST_STREAMS),
+            default=DEFAULT_STREAMS,
+            show_default=True,
+            help="TCP connections to the worker.",
+        ),
     ]
     return _all(options, function)
 
@@ -176,7 +183,13 @@ def link_shape(rtt_ms: float, jitter_ms: float, rate_mbps: float | None, loss: f
             "--jitter-ms", f"{jitter_ms:g} is above {rtt_ms / 2:g}, half of --rtt-ms: delays would be negative"
         )
     rate = None if rate_mbps is None else rate_mbps / time_scale
-    return LinkShape(delay_ms=rtt_ms / 2 * time_scale, jitter_ms=jitter_ms * time_scale, rate_mbps=rate, loss=loss)
+    return LinkShape(
+        delay_ms=rtt_ms / 2 * time_scale,
+        jitter_ms=jitter_ms * time_scale,
+        rate_mbps=rate,
+        loss=loss,
+        least_rto_ms=LEAST_RTO_MS * time_scale,
+    )
 
 
 def check_policy(name: str, parameters: Mapping[str, float | int | str]) -> None:

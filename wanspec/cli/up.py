@@ -143,6 +143,7 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         *each,
         local_draft_model=not options["no_local_draft"],
         time_scale=scale,
+        streams=options["streams"],
         policy=options["policy"],
         policy_parameters=parameters,
         context=options["context"],

@@ -15,7 +15,7 @@ from wanspec.models import DEFAULT_PAIR, PAIRS
 from wanspec.network.shape import DEFAULT_RTT_MS, LinkShape
 from wanspec.openai.settings import FrontSettings
 from wanspec.triton.client import DEFAULT_URL
-from wanspec.triton.regions import EngineSettings, RegionSettings
+from wanspec.triton.regions import MOST_STREAMS, EngineSettings, RegionSettings
 
 File = Annotated[Path, Strict(False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -86,6 +86,7 @@ class Link(Section):
     jitter_ms: float = _of(LinkShape, "jitter_ms", "One-way delay varies by so much, ms; at most rtt_ms / 2.", ge=0)
     rate_mbps: float | None = _of(LinkShape, "rate_mbps", "Bandwidth, 10^6 bits/s; null: unlimited.", gt=0)
     loss: float = _of(LinkShape, "loss", "Share of packets lost.", ge=0, le=0.5)
+    streams: int = _of(RegionSettings, "streams", "TCP connections to the worker.", ge=1, le=MOST_STREAMS)
 
     @model_validator(mode="after")
     def _delays(self) -> Link:

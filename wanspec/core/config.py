@@ -61,7 +61,8 @@ class ControllerConfig:
 
     Attributes:
         fingerprint: of the target's tokenizer and vocabulary.
-        links: number of workers it may use.
+        links: to all workers together.
+        streams: links to one worker, which stand in a row; each is a connection, and a sequence stays on one.
         link: how links are kept.
         auth_token: sent to workers in the first message of a link.
         context: longest sequence in tokens, the target's own limit.
@@ -76,6 +77,7 @@ class ControllerConfig:
 
     fingerprint: Fingerprint
     links: int = 1
+    streams: int = 1
     link: LinkConfig = LinkConfig()
     auth_token: str = ""
     context: int = 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 from uuid import uuid4
@@ -26,7 +27,7 @@ from wanspec.core.events import (
     Verified,
 )
 from wanspec.core.handshake import mismatch
-from wanspec.core.link import Link, LinkSnapshot, LinkState
+from wanspec.core.link import Link, LinkSnapshot, LinkState, stream_instance
 from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Logs
@@ -56,7 +57,10 @@ class Controller:
         self.config = config
         self.instance = instance if instance is not None else uuid4().bytes
         self.estimators = estimators if estimators is not None else Estimators()
-        self.links = [Link(number, self.instance, config) for number in range(config.links)]
+        self.links = [
+            Link(number, stream_instance(self.instance, number % config.streams), config)
+            for number in range(config.links)
+        ]
         self.sequences: dict[int, Sequence] = {}
         self._logs = Logs(self, log)
 
@@ -237,13 +241,24 @@ class Controller:
     def _open_remote(self, sequence: Sequence, now: float) -> None:
         if sequence.finished or sequence.remote.open or not sequence.policy.uses_worker:
             return
-        for link in self.links:
-            if link.up:
-                sequence.remote.start(link.number)
-                sequence.opened_ms = now
-                sequence.arrivals.opened(now)
-                sequence.overdue = False
-                return
+        link = self._choose_link()
+        if link is not None:
+            sequence.remote.start(link.number)
+            sequence.opened_ms = now
+            sequence.arrivals.opened(now)
+            sequence.overdue = False
+
+    def _choose_link(self) -> Link | None:
+        """Of the first worker that is there, the stream with the fewest sequences; None without a worker."""
+        streams = self.config.streams
+        for first in range(0, len(self.links), streams):
+            up = [link for link in self.links[first : first + streams] if link.up]
+            if len(up) > 1:
+                loads = Counter(s.remote.link for s in self.sequences.values() if s.remote.open)
+                return min(up, key=lambda link: loads[link.number])
+            if up:
+                return up[0]
+        return None
 
     def _reopen(self, sequence: Sequence, now: float) -> None:
         if sequence.tally.desyncs + sum(sequence.tally.lost.values()) <= self.config.reopen_limit:

@@ -50,6 +50,11 @@ class LinkSnapshot:
     backoff_ms: float
 
 
+def stream_instance(instance: bytes, stream: int) -> bytes:
+    """The UUID that a controller shows on one of several links to a worker, which takes each for a controller."""
+    return bytes((instance[0] ^ stream, *instance[1:]))
+
+
 class Link:
     """One link. The controller feeds it events and sends what it returns."""
 

@@ -9,6 +9,7 @@ import enum
 import random
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from wanspec.network.shape import LinkShape
@@ -65,43 +66,59 @@ class Path:
             count += 1
         return count
 
-    def stall(self, times: int, packets_behind: int, shape: LinkShape) -> float:
-        """Seconds that ``times`` losses of one packet cost. A lost retransmission is always found by the timeout."""
-        if times == 0:
-            return 0.0
-        first = shape.rtt_ms if packets_behind >= FAST_RETRANSMIT_PACKETS else shape.rto_ms
-        # The timeout doubles each time (RFC 6298).
-        later = sum(shape.rto_ms * 2**attempt for attempt in range(times - 1))
-        return self.seconds(first + later)
+    def timeouts(self, times: int, shape: LinkShape) -> float:
+        """Seconds of ``times`` timeouts in a row: each is twice as long as the one before (RFC 6298)."""
+        return self.seconds(sum(shape.rto_ms * 2**attempt for attempt in range(times)))
+
+
+@dataclass(slots=True)
+class _Entry:
+    due: float
+    item: Item
+
+
+@dataclass(slots=True)
+class _Loss:
+    """A lost packet whose sender does not know yet: the packets that must still follow, and what comes after that."""
+
+    entry: _Entry
+    wanted: int
+    further: float
 
 
 class DelayLine:
-    """One direction of one connection: what is under way, each piece with the time it is due, in order."""
+    """One direction of one connection: what is under way, each piece with the time it is due, in order.
+
+    A piece is due by itself; what came before holds it up, as within TCP.
+    """
 
     def __init__(self, path: Path, not_before: float = 0.0) -> None:
         """``not_before``: nothing is due earlier (the handshake)."""
         self._path = path
-        self._last_due = not_before
-        self._line: deque[tuple[float, Item]] = deque()
+        self._not_before = not_before
+        self._line: deque[_Entry] = deque()
+        self._losses: list[_Loss] = []
         self.held_bytes = 0
         self.lost_packets = 0
 
     @property
     def next_due(self) -> float | None:
-        """When the first item is due, None when nothing is under way."""
-        return self._line[0][0] if self._line else None
+        """When the first item is due, None when nothing is under way. What enters later may bring it forward."""
+        return self._line[0].due if self._line else None
 
     def push(self, now: float, data: bytes, shape: LinkShape) -> None:
         """Take in ``data``, received at ``now``."""
         self.held_bytes += len(data)
-        packets = -(-len(data) // shape.mss)
-        sent = 0
         for piece in _pieces(data, shape):
-            sent += -(-len(piece) // shape.mss)
             lost = self._path.retransmissions(shape)
-            self.lost_packets += lost
             due = self._path.transmit(now, len(piece), shape) + self._path.propagate(shape)
-            self._append(due + self._path.stall(lost, packets - sent, shape), piece)
+            if self._losses:
+                self._acknowledge(due, -(-len(piece) // shape.mss), shape)
+            entry = self._append(due + self._path.timeouts(lost, shape), piece)
+            if lost:
+                self.lost_packets += lost
+                # A retransmission that is lost is found by the timeout alone.
+                self._losses.append(_Loss(entry, FAST_RETRANSMIT_PACKETS, self._path.timeouts(lost - 1, shape)))
 
     def push_mark(self, now: float, mark: Mark, shape: LinkShape) -> None:
         """Take in an end of stream or a reset, which comes out after all bytes before it."""
@@ -109,20 +126,32 @@ class DelayLine:
 
     def pop(self, now: float) -> Iterator[Item]:
         """Take out what is due, in order."""
-        while self._line and self._line[0][0] <= now:
-            _, item = self._line.popleft()
+        while self._line and self._line[0].due <= now:
+            item = self._line.popleft().item
             if isinstance(item, bytes):
                 self.held_bytes -= len(item)
             yield item
 
     def postpone(self, until: float) -> None:
         """Nothing that is under way comes out before ``until`` (the path was off, and its sender sends again)."""
-        self._line = deque((max(due, until), item) for due, item in self._line)
-        self._last_due = max(self._last_due, until)
+        for entry in self._line:
+            entry.due = max(entry.due, until)
+        self._losses.clear()
+        self._not_before = max(self._not_before, until)
 
-    def _append(self, due: float, item: Item) -> None:
-        self._last_due = max(due, self._last_due)
-        self._line.append((self._last_due, item))
+    def _append(self, due: float, item: Item) -> _Entry:
+        entry = _Entry(max(due, self._not_before), item)
+        self._line.append(entry)
+        return entry
+
+    def _acknowledge(self, due: float, packets: int, shape: LinkShape) -> None:
+        """Packets that are due at ``due`` tell the sender of those lost before: after enough it sends them again."""
+        for loss in self._losses:
+            loss.wanted -= packets
+            if loss.wanted <= 0:
+                again = due + self._path.seconds(shape.rtt_ms) + loss.further
+                loss.entry.due = max(self._not_before, min(loss.entry.due, again))
+        self._losses = [loss for loss in self._losses if loss.wanted > 0]
 
 
 def _pieces(data: bytes, shape: LinkShape) -> Iterator[bytes]:

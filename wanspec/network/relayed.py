@@ -75,7 +75,7 @@ class Direction:
         self._source, self._sink = source, sink
         source.outgoing = sink.incoming = self
         self._line = line
-        self._armed = False
+        self._armed: float | None = None
         self._reading = True
         self.blocked = False
         self.ended = False
@@ -116,12 +116,13 @@ class Direction:
             if self.blocked:
                 return
         self._read_again(shape)
-        if self._line.next_due is not None and not self._armed:
-            self._armed = True
-            self._connection.schedule.call_at(self._line.next_due, self._wake)
+        due = self._line.next_due
+        if due is not None and (self._armed is None or due < self._armed):
+            self._armed = due
+            self._connection.schedule.call_at(due, self._wake)
 
     def _wake(self) -> None:
-        self._armed = False
+        self._armed = None
         self.pump()
 
     def _deliver(self, item: bytes | Mark) -> None:

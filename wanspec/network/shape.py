@@ -14,6 +14,9 @@ LinkState: TypeAlias = Literal["on", "off", "cut"]
 DEFAULT_RTT_MS = 30.0
 """Of deployments on one machine that are not told otherwise."""
 
+LEAST_RTO_MS = 200.0
+"""Linux's shortest retransmission timeout."""
+
 #: Changes with their time in ms after the relay's start.
 Script: TypeAlias = Sequence[tuple[float, Mapping[str, object]]]
 
@@ -28,12 +31,13 @@ class LinkShape:
             chunk holds up those behind it.
         rate_mbps: bandwidth of each direction in 10^6 bits per second, shared by all connections; None is unlimited.
         loss: probability that a packet of ``mss`` bytes is lost. TCP repairs it, so what is seen is a stall: one RTT
-            where three more packets of the same burst follow (fast retransmission), else ``rto_ms``.
+            after three more packets of the connection (fast retransmission), ``rto_ms`` where that is sooner.
         state: "on"; "off": bytes are held and connections stay (a black hole); "cut": connections are reset and new
             ones refused.
         handshake: the first bytes of a connection wait for the round trip that opening it costs on a real path (the
             relay's own accept is immediate).
         mss: bytes of payload in one packet.
+        least_rto_ms: shortest retransmission timeout.
         buffer_bytes: what may be under way in one direction of a connection before its sender is held back.
     """
 
@@ -44,6 +48,7 @@ class LinkShape:
     state: LinkState = "on"
     handshake: bool = True
     mss: int = 1448
+    least_rto_ms: float = LEAST_RTO_MS
     buffer_bytes: int = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -52,6 +57,7 @@ class LinkShape:
         _require(self.rate_mbps is None or self.rate_mbps > 0, "rate_mbps", self.rate_mbps, "must be above 0, or None")
         _require(0 <= self.loss <= 0.5, "loss", self.loss, "must be between 0 and 0.5")
         _require(self.state in get_args(LinkState), "state", self.state, "must be on, off or cut")
+        _require(self.least_rto_ms > 0, "least_rto_ms", self.least_rto_ms, "must be above 0")
         _require(self.mss > 0, "mss", self.mss, "must be above 0")
         _require(self.buffer_bytes > 0, "buffer_bytes", self.buffer_bytes, "must be above 0")
 
@@ -62,8 +68,8 @@ class LinkShape:
 
     @property
     def rto_ms(self) -> float:
-        """Retransmission timeout: 200 ms (Linux's minimum) or two RTTs, whichever is longer."""
-        return max(200.0, 2 * self.rtt_ms)
+        """Retransmission timeout: the shortest there is or two RTTs, whichever is longer."""
+        return max(self.least_rto_ms, 2 * self.rtt_ms)
 
     def changed(self, changes: Mapping[str, object]) -> LinkShape:
         """This shape with other values for the fields named in ``changes``.

@@ -16,6 +16,8 @@ from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
 
 MAX_BATCH_SIZE = 64
+DEFAULT_STREAMS, MOST_STREAMS = 1, 16
+DEFAULT_LEAVES = 64
 _CALLERS = ("wanspec", compatibility.ENSEMBLE)
 
 
@@ -61,6 +63,9 @@ class RegionSettings:
         event_log: file that receives the controller's event log; empty for none.
         compat: name the engines' models as NVIDIA's clients do, and serve the other models that these call.
         decoupled: the engines' models may answer in pieces, and then take streams only.
+        streams: TCP connections between controller and worker; a sequence stays on one.
+        max_leaves: most leaves in one pass of the worker, of all sequences.
+        shared_gpu: folder that stands for one GPU of target and local draft; empty: each has its own.
         costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
     """
 
@@ -82,6 +87,9 @@ class RegionSettings:
     event_log: str = ""
     compat: bool = False
     decoupled: bool = False
+    streams: int = DEFAULT_STREAMS
+    max_leaves: int = DEFAULT_LEAVES
+    shared_gpu: str = ""
     costs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -113,6 +121,7 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "draft_model": draft if settings.local_draft_model else "",
         "engines_decoupled": settings.decoupled,
         "worker_urls": worker_urls,
+        "worker_streams": settings.streams,
         "auth_token_file": settings.auth_token_file,
         "context": context,
         "max_draft_len": settings.max_draft_len,
@@ -148,13 +157,13 @@ def worker_repository(settings: RegionSettings) -> ModelRepository:
     shared = _shared(settings, settings.worker, settings.draft_dir)
     own: dict[str, Value] = {
         "max_sequences": 256,
-        "max_leaves": 64,
+        "max_leaves": settings.max_leaves,
         "auth_token_file": settings.auth_token_file,
         "costs_file": settings.costs.get("worker", ""),
     }
     values = {"wanspec_worker": shared | own}
     if settings.compat:
-        values[compatibility.TARGET] = _draft_engine(settings, settings.worker)
+        values[compatibility.TARGET] = _draft_engine(settings, settings.worker) | {"shared_gpu": ""}
         values[compatibility.PREPROCESSING] = compatibility.preprocessing(
             settings.draft_dir, shared["vocab_size"], MAX_BATCH_SIZE
         )
@@ -225,6 +234,7 @@ def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_
         "max_draft_len": max_draft_len,
         "exclude_input_in_output": False,
         "decoupled": settings.decoupled,
+        "shared_gpu": settings.shared_gpu,
     }
 
 

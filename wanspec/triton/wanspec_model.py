@@ -61,7 +61,8 @@ class TritonPythonModel:
         self._codec = TextCodec(target)
         config = ControllerConfig(
             Fingerprint(mine.tokenizer, mine.vocab_size, target.name),
-            links=len(_urls(parameters)),
+            links=len(_links(parameters)),
+            streams=_streams(parameters),
             auth_token=read_token(parameters.text("auth_token_file", "")),
             context=parameters.whole("context", minimum=2),
             max_draft=parameters.whole("max_draft_len", 32),
@@ -83,7 +84,7 @@ class TritonPythonModel:
         self._body = ControllerBody(
             config,
             engines,
-            [LinkTarget(url) for url in _urls(parameters)],
+            _links(parameters),
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
         )
@@ -194,8 +195,13 @@ class _Answer:
         return bool(self._sender.is_cancelled())
 
 
-def _urls(parameters: Parameters) -> list[str]:
-    return [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
+def _streams(parameters: Parameters) -> int:
+    return parameters.whole("worker_streams", 1, minimum=1)
+
+
+def _links(parameters: Parameters) -> list[LinkTarget]:
+    urls = [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
+    return [LinkTarget(url) for url in urls for _ in range(_streams(parameters))]
 
 
 def _costs(parameters: Parameters, name: str, role: str, model_dir: str) -> CostModel | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.core.core_doubles import PRINT, VOCAB, WORKER, Rig, messages_in, of, one
+from tests.unit.core.core_doubles import PRINT, VOCAB, WORKER, Bench, Rig, messages_in, of, one
 from wanspec.core.config import LinkConfig
-from wanspec.core.events import Connect, Connected, Disconnect, Disconnected, Received, Send, Tick, Verify
+from wanspec.core.events import Connect, Connected, Disconnect, Disconnected, LinkOpened, Received, Send, Tick, Verify
 from wanspec.core.link import LinkState
 from wanspec.core.messages import Close, Frame, Header, Hello, Open, Refuse, RefuseCode, Welcome
 from wanspec.core.wire import decode, encode
@@ -194,3 +194,41 @@ def test_what_one_tick_sends_is_split_into_frames():
     sends = of(Send, rig.hear(WELCOME))
     assert [len(decode(s.data).messages) for s in sends] == [1, 1, 1]
     assert [s.opening for s in sends] == [False] * 3
+
+
+class Streams(Rig):
+    """A controller with several streams to each worker."""
+
+    def __init__(self, links, streams):
+        super().__init__(links=links, streams=streams)
+        self.hellos = []
+        self.do(Tick())
+        for number in range(links):
+            frame = decode(one(Send, self.do(Connected(number))).data)
+            self.hellos.append((frame.header.sender, frame.messages[0].instance))
+            welcome = Frame(Header(7, 1, 1), (WELCOME,))
+            self.do(Received(number, encode(welcome)))
+
+    def link_of(self, number):
+        return one(Send, self.submit(number)).link
+
+
+def test_streams_look_like_controllers_of_their_own_and_share_the_sequences():
+    rig = Streams(links=4, streams=2)
+    assert len({sender for sender, _ in rig.hellos[:2]}) == len({uuid for _, uuid in rig.hellos[:2]}) == 2
+    assert rig.hellos[:2] == rig.hellos[2:]  # the other worker hears the same
+    assert rig.hellos[0][1] == rig.controller.instance
+    assert [rig.link_of(number) for number in range(1, 5)] == [0, 1, 0, 1]
+    rig.do(Disconnected(0, "cut"))
+    assert {rig.sequence(number).remote.link for number in range(1, 5)} == {1}
+    rig.do(Disconnected(1, "cut"))
+    assert sorted(rig.sequence(number).remote.link for number in range(1, 5)) == [2, 2, 3, 3]
+
+
+def test_a_worker_takes_streams_apart():
+    worker, rig = Bench(), Streams(links=2, streams=2)
+    for link, (sender, instance) in enumerate(rig.hellos, 1):
+        hello = worker.frame(Hello(instance, VOCAB, PRINT.tokenizer_hash), sender=sender)
+        actions = worker.do(LinkOpened(link, hello))
+        assert [type(message) for message in messages_in(actions)] == [Welcome]
+        assert of(Disconnect, actions) == []  # it does not replace the one before

@@ -95,7 +95,7 @@ class Scripted(Path):
         ({0: 1}, 20 + 40, 20 + 40),  # three more follow: found after one RTT, and all wait for it
         ({3: 1}, 20, 20 + 200),  # the last: the timeout
         ({0: 2}, 20 + 40 + 200, 20 + 40 + 200),  # its retransmission is lost, too
-        ({3: 3}, 20, 20 + 200 + 200 + 400),  # the timeout doubles
+        ({3: 3}, 20, 20 + 200 + 400 + 800),  # the timeout doubles
     ],
 )
 def test_loss_is_a_stall(losses: dict[int, int], first_ms: float, last_ms: float) -> None:
@@ -105,6 +105,22 @@ def test_loss_is_a_stall(losses: dict[int, int], first_ms: float, last_ms: float
     assert out[0][0] * 1000 == pytest.approx(first_ms)
     assert out[-1][0] * 1000 == pytest.approx(last_ms)
     assert line.lost_packets == sum(losses.values())
+
+
+def test_later_packets_of_the_connection_tell_of_a_loss() -> None:
+    shape = LinkShape(delay_ms=20, loss=0.1, mss=100)
+    line = DelayLine(Scripted({0: 1}))
+    dues = []
+    for place in range(5):
+        line.push(place * 0.010, b"x", shape)
+        dues.append(round((line.next_due or 0.0) * 1000))
+    # The third that follows is sent at 30 ms and there at 50; the lost one comes a round trip later.
+    assert dues == [220, 220, 220, 90, 90]
+    assert [round(due * 1000) for due, _ in drain(line)] == [90] * 5
+    rare = DelayLine(Scripted({0: 1}))
+    for place in range(4):
+        rare.push(place * 0.060, b"x", shape)
+    assert rare.next_due == pytest.approx(0.22)  # the timeout came sooner
 
 
 def test_loss_rate_is_as_stated() -> None:
