@@ -20,6 +20,8 @@ _PACED = 6
 """Rounds after which their time is compared with what was aimed at."""
 _ALONE = 0.05
 """Shares of the price below which the single region is left, with what the worker happens to have sent."""
+_FORGET = 0.02
+"""Share of what calls of the other kind queued for that a round forgets: they must be tried again some time."""
 _SLACK = 0.08
 """Latency targets from this much above 1 on begin with the whole price."""
 _ERROR = 0.01
@@ -52,6 +54,8 @@ class Adaptive:
     keep: float = 0.0003
     _rounds: int = field(default=0, init=False, repr=False)
     _queued_ms: float = field(default=0.0, init=False, repr=False)
+    _queued_by_kind: list[float] = field(default_factory=lambda: [0.0, 0.0], init=False, repr=False)
+    _tarried: bool = field(default=False, init=False, repr=False)
     _used: Counter[str] = field(default_factory=Counter, init=False, repr=False)
     _since_ms: float | None = field(default=None, init=False, repr=False)
     _since_tokens: int = field(default=0, init=False, repr=False)
@@ -112,6 +116,7 @@ class Adaptive:
                 value = score(look, c, True, more, then, due + (level + 1) * pass_ms, now, due + level * pass_ms)
                 if value > best:
                     best, decision = value, Wait(due + level * pass_ms - began + 0.5 * pass_ms, "next drafts")
+        self._tarried = self._tarried or not isinstance(decision, VerifyNow)
         return decision
 
     def _score(
@@ -127,7 +132,8 @@ class Adaptive:
     ) -> float:
         """Expected net tokens, now until the state after verifying a chain at ``begin``, with what that is worth."""
         count = len(chances)
-        ends = begin + self._queued_ms + c.verify_ms + c.verify_token_ms * count
+        # Of sequences on one GPU, those that verify at once make the next pass; whoever comes later waits for its end.
+        ends = begin + self._queued_by_kind[self._tarried or begin > now] + c.verify_ms + c.verify_token_ms * count
         reach, total = 1.0, -look.rate * (ends - now)
         if not worker:
             for chance in chances:
@@ -248,6 +254,10 @@ class Adaptive:
         self._rounds += 1
         self._paced += 1
         self._queued_ms += 0.2 * (outcome.queued_ms - self._queued_ms)
+        own, kinds = self._tarried, self._queued_by_kind
+        kinds[own] += 0.2 * (outcome.queued_ms - kinds[own])
+        kinds[not own] += _FORGET * (kinds[own] - kinds[not own])
+        self._tarried = False
         self._used["remote" if outcome.remote else "local" if outcome.drafted else "none"] += 1
 
     @property
