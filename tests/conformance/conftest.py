@@ -27,6 +27,7 @@ SETTINGS = {
     "kv_tokens": 0,
     "vocab_size": 4096,
     "agreement": 1,
+    "shared_gpu": "",
     "exclude_input_in_output": "true",
     "max_batch_size": 16,
 }

@@ -17,6 +17,7 @@ import tritonclient.grpc as grpcclient
 from transformers import LlamaConfig, LlamaForCausalLM
 from tritonclient.utils import InferenceServerException
 
+from wanspec.engines.shared_gpu import gpu_use
 from wanspec.triton.repository import ModelRepository, region_folder
 from wanspec.triton.server import TritonServer
 
@@ -60,7 +61,9 @@ def save_tiny_llama(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("engines")
+    (folder / "gpu").mkdir()
     shared = SETTINGS | {"engine": "torch", "model_dir": str(save_tiny_llama(folder / "model"))}
+    shared |= {"shared_gpu": str(folder / "gpu")}
     target = shared | {"max_draft_len": 8, "decoupled": "false"}
     draft = shared | {"max_draft_len": 0, "decoupled": "true"}
     repository = ModelRepository(region_folder("controller"), {"target": target, "draft": draft})
@@ -101,6 +104,24 @@ def infer(client: grpcclient.InferenceServerClient, model: str, *args: object, o
 
 def text(client: grpcclient.InferenceServerClient, model: str, *args: object, **scalars: object) -> list[int]:
     return infer(client, model, *args, **scalars).as_numpy("output_ids")[0, 0].tolist()
+
+
+def test_two_models_that_share_a_gpu_take_turns_on_it(server, client) -> None:
+    """Both are busy all the while, and the GPU with one of them at a time."""
+    folder = Path(server.log).parent / "gpu"
+    before, began = gpu_use(folder), time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        target = pool.submit(text, client, "target", [1, 2, 3], 30)
+        assert stream(client, inputs([1, 2, 3], 30))
+        assert len(target.result(60)) == 30
+    passed_ns = 1e9 * (time.monotonic() - began)
+    used = {name: use.busy_ns - before[name].busy_ns for name, use in gpu_use(folder).items()}
+    assert {name: use.passes - before[name].passes for name, use in gpu_use(folder).items()} == {
+        "target": 30,
+        "draft": 30,
+    }
+    assert all(busy_ns >= 30 * 2e6 for busy_ns in used.values())
+    assert sum(used.values()) <= passed_ns
 
 
 def test_drafts_are_verified_and_metrics_returned(client) -> None:

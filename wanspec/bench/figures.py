@@ -40,6 +40,10 @@ def make_figures(results: Results, rows: Sequence[Row], conditions: str) -> list
         ),
         Figure("round trips", "against local, by the round trip", "RTT, ms", conditions, tuple(_ratios(rows, names))),
     ]
+    if len({row.concurrency for row in rows}) > 1:
+        made.append(
+            Figure("capacity", "by sequences at once", "sequences at once", conditions, tuple(_loads(rows, names)))
+        )
     panels = tuple(answers.acceptance())
     if panels:
         made.append(
@@ -121,6 +125,25 @@ def _ratios(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Panel]:
                     for name in names
                     if (points := tuple(Point(row.rtt_ms, value(row)) for row in here if row.policy == name))
                 ),
+            )
+
+
+def _loads(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Panel]:
+    values: dict[str, Callable[[Row], Estimate]] = {
+        "tokens/s, all together": lambda row: row.load.together_tokens_per_s,
+        "latency p95, ms": lambda row: row.speed.latency_p95_ms,
+    }
+    for rtt in sorted({row.rtt_ms for row in rows}):
+        here = [row for row in rows if row.rtt_ms == rtt and row.policy != NATIVE]
+        for quantity, value in values.items():
+            yield Panel(
+                f"{quantity}, RTT {rtt:g} ms",
+                tuple(
+                    Curve(name, points)
+                    for name in names
+                    if (points := tuple(Point(row.concurrency, value(row)) for row in here if row.policy == name))
+                ),
+                level=None,
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from wanspec.engines.shared_gpu import gpu_use
 from wanspec.triton.deployment import Deployment
 from wanspec.triton.server import TritonServer
 
@@ -25,11 +26,13 @@ class Reading:
     Attributes:
         cpu_ms: by process, user and system, since its start.
         busy_ms, all_ms: of all cores together, work of any process, and all time.
+        gpu: of a GPU that engines share, by engine: milliseconds, passes, requests in them.
     """
 
     cpu_ms: dict[str, float] = field(default_factory=dict)
     busy_ms: float = 0.0
     all_ms: float = 0.0
+    gpu: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Meter:
@@ -50,7 +53,12 @@ class Meter:
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         everything = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        return Reading(cpu, 1e3 * (everything - idle), 1e3 * everything)
+        return Reading(cpu, 1e3 * (everything - idle), 1e3 * everything, self._gpu())
+
+    def _gpu(self) -> dict[str, list[float]]:
+        folder = "" if self._deployment is None else self._deployment.settings.regions.shared_gpu
+        used = gpu_use(folder) if folder else {}
+        return {name: [use.busy_ns / 1e6, use.passes, use.members] for name, use in used.items()}
 
     def wan_bytes(self) -> tuple[int, int] | None:
         """Bytes that have crossed the relay, to the worker and back; None without a relay."""

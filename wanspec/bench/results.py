@@ -27,6 +27,8 @@ class Conditions:
         baseline: name of the row that ratios are against.
         network: what the emulated WAN does beside its delay, in words.
         notes: what a reader has to know besides.
+        shared_gpu: target and local draft took turns on one GPU.
+        k: drafts of the baseline.
     """
 
     date: str
@@ -40,6 +42,8 @@ class Conditions:
     baseline: str
     network: str = ""
     notes: tuple[str, ...] = ()
+    shared_gpu: bool = False
+    k: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class Usage:
         cpu_ms: by process; empty if unknown.
         busy: share of this machine's cores in use, by whomever.
         own_busy: the part of it that is the deployment's processes; 0 if unknown.
+        gpu: by engine, milliseconds, passes and requests in them (:class:`wanspec.engines.shared_gpu.GpuUse`), where
+            target and local draft share a GPU.
     """
 
     policy: str
@@ -92,6 +98,7 @@ class Usage:
     cpu_ms: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
     own_busy: float = 0.0
+    gpu: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wanspec.bench.load import Load, make_load
 from wanspec.bench.meter import OURS
 from wanspec.bench.results import Results, Sample, Usage
 from wanspec.simulation.comparison import Comparison, Estimate, compare, estimates_as_dict, median, quantile, ratios
@@ -93,12 +94,13 @@ class Row:
     found: Comparison
     speed: Speed
     cost: Cost
+    load: Load
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: each estimate with its interval beside it."""
         names = ("policy", "rtt_ms", "concurrency", "requests", "tokens", "exact", "divergences")
         row: dict[str, Any] = {name: getattr(self, name) for name in names}
-        for part in (self.found, self.speed, self.cost):
+        for part in (self.found, self.speed, self.cost, self.load):
             row |= estimates_as_dict(part)
         return row
 
@@ -175,6 +177,7 @@ def _row(
         found=compare(own, others),
         speed=_speed(own, others, usages, time_scale),
         cost=_cost(samples, own, usages),
+        load=make_load(own, others, usages, key[2], time_scale),
     )
 
 

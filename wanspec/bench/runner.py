@@ -23,6 +23,8 @@ MOST_WARM_UPS = 12
 SETTLE_MS = 50.0
 """Pause after requests, beside a round trip, in which the worker falls silent and its last bytes arrive."""
 FEWEST_TOKENS = 2
+WARM_UP_TOKENS = 16
+"""Of an answer that is not counted, where the time of all is limited too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Plan:
         tokens: longest answer.
         warm_up: requests of each contender that are not counted, before each round trip.
         time_scale: stretches the round trip.
+        answers: about as many of each contender at each place, where there are prompts for more; 0 for one a prompt.
     """
 
     contenders: tuple[Contender, ...]
@@ -46,11 +49,17 @@ class Plan:
     tokens: int
     warm_up: int = 1
     time_scale: float = 1.0
+    answers: int = 0
+
+    def groups(self, prompts: int, concurrency: int) -> list[list[int]]:
+        """Which of so many prompts run at once, group after group."""
+        groups = _groups(prompts, concurrency)
+        return groups[: -(-self.answers // concurrency)] if self.answers else groups
 
     @property
     def requests(self) -> int:
         """How many answers there will be, references and warm-ups included."""
-        counted = sum(len(_groups(len(self.prompts), n)) * n for n in self.concurrencies)
+        counted = sum(len(self.groups(len(self.prompts), n)) * n for n in self.concurrencies)
         each = len(self.contenders) * len(self.rtts_ms) * (self.warm_up + counted)
         return len(self.prompts) + each
 
@@ -116,7 +125,7 @@ class Runner:
             self._warm_up(rtt)
             for concurrency in self._plan.concurrencies:
                 self._say(f"RTT {rtt:g} ms, {concurrency} at once: measuring")
-                for turn, group in enumerate(_groups(len(self._references), concurrency)):
+                for turn, group in enumerate(self._plan.groups(len(self._references), concurrency)):
                     numbers = [sorted(self._references)[index] for index in group]
                     for contender in _rotated(self._plan.contenders, turn):
                         self._measure(contender, numbers, rtt, concurrency)
@@ -125,7 +134,7 @@ class Runner:
         """Let the target alone answer each prompt: the reference, which fills the caches for all policies alike."""
         numbers = range(len(self._plan.prompts))
         # Where results depend on the shape of a batch, references are made one at a time, as most answers are.
-        at_once = REFERENCES_AT_ONCE if self._session.strict else 1
+        at_once = max(REFERENCES_AT_ONCE, *self._plan.concurrencies) if self._session.strict else 1
         for start in range(0, len(numbers), at_once):
             chosen = numbers[start : start + at_once]
             for number, (tokens, summary) in zip(chosen, self._ask(Contender(TARGET_ONLY), chosen), strict=True):
@@ -146,15 +155,16 @@ class Runner:
         if self._set_rtt is not None:
             self._set_rtt(rtt_ms * self._plan.time_scale)
         numbers = sorted(self._references)
+        most_tokens = WARM_UP_TOKENS if self._plan.answers else None
         for contender in self._plan.contenders:
             for turn in range(self._plan.warm_up):
-                self._ask(contender, [numbers[turn % len(numbers)]])
+                self._ask(contender, [numbers[turn % len(numbers)]], most=most_tokens)
         split = next((each for each in self._plan.contenders if _uses_worker(each)), None)
         if split is None or self._set_rtt is None:
             return
         least, most = 0.9 * rtt_ms * self._plan.time_scale, 1.5 * rtt_ms * self._plan.time_scale + 10.0
         for turn in range(MOST_WARM_UPS):
-            ((_, summary),) = self._ask(split, [numbers[turn % len(numbers)]], tell=False)
+            ((_, summary),) = self._ask(split, [numbers[turn % len(numbers)]], tell=False, most=most_tokens)
             if summary["rtt_ms"] is not None and least <= summary["rtt_ms"] <= most:
                 return
         found = f"{summary['rtt_ms']:.0f} ms" if summary["rtt_ms"] is not None else "none"
@@ -185,11 +195,14 @@ class Runner:
                 cpu_ms={name: round(ms, 1) for name, ms in cpu.items()},
                 busy=(after.busy_ms - before.busy_ms) / passed,
                 own_busy=sum(cpu.values()) / passed,
+                gpu={
+                    name: [a - b for a, b in zip(use, before.gpu[name], strict=True)] for name, use in after.gpu.items()
+                },
             )
         )
 
     def _ask(
-        self, contender: Contender, numbers: Sequence[int], *, tell: bool = True
+        self, contender: Contender, numbers: Sequence[int], *, tell: bool = True, most: int | None = None
     ) -> list[tuple[list[int], dict[str, Any]]]:
         """Ask prompts at once; return tokens and summary of each."""
         if contender.policy == NATIVE:
@@ -199,7 +212,8 @@ class Runner:
             try:
                 for number in numbers:
                     text = self._plan.prompts[number].text(self._session.chat)
-                    asked = self._session.ask(text, contender.policy, contender.parameters, self._plan.tokens)
+                    count = most or self._plan.tokens
+                    asked = self._session.ask(text, contender.policy, contender.parameters, count)
                     pending.append(asked)
                 answers = [each.result() for each in pending]
             finally:

@@ -26,12 +26,15 @@ from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
 from wanspec.simulation.plots import require_matplotlib
 from wanspec.simulation.timings import TIMINGS
+from wanspec.triton.regions import DEFAULT_LEAVES
 
 POLICIES = "target_only,local_adaptive,wanspec:branching=1,adaptive"
+CAPACITY_POLICIES = "local_adaptive,wanspec:branching=1,adaptive"
+CAPACITY_PROFILE = "paper-cloud"
 MOST_AT_ONCE = 64
 OF_A_DEPLOYMENT = (
-    "pair", "target", "draft", "rtts", "jitter_ms", "rate_mbps", "loss", "profile", "time_scale", "dtype", "weights",
-    "device", "worker_device", "threads", "keep_logs",
+    "pair", "target", "draft", "rtts", "jitter_ms", "rate_mbps", "loss", "streams", "profile", "time_scale", "dtype",
+    "weights", "device", "leaves", "worker_device", "threads", "keep_logs", "capacity",
 )  # fmt: skip
 """Options that say what to start, which has no place beside ``--url``."""
 
@@ -52,6 +55,13 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
 @click.option(
     "--concurrency", default="1", show_default=True, callback=whole_numbers, help="Requests at once, by commas."
 )
+@click.option(
+    "--capacity",
+    default="",
+    callback=lambda context, option, value: whole_numbers(context, option, value) if value else (),
+    metavar="N,N,..",
+    help="Sequences at once, target and local draft on one GPU: what it serves.",
+)
 @click.option("--prompts", type=click.IntRange(1, 80), default=16, show_default=True, help="Of the 80, all categories.")
 @click.option("--tokens", type=click.IntRange(2, 100_000), default=64, show_default=True, help="Longest answer.")
 @click.option("--ignore-end", is_flag=True, help="Go on to --tokens where the model would end.")
@@ -61,6 +71,13 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
 @click.option("--draft", metavar="MODEL", help="Of the target's own tokenizer.")
 @click.option(
     "--profile", help=f"Pace of the engines: {', '.join(TIMINGS)}, or target/draft[/worker] in ms; default: none."
+)
+@click.option(
+    "--leaves",
+    type=click.IntRange(1, 4096),
+    default=DEFAULT_LEAVES,
+    show_default=True,
+    help="Most leaves in a pass of the worker.",
 )
 @link_options
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of all models; default: float64 for small, else float32.")
@@ -89,6 +106,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
       wanspec bench --profile 70b-8gpu --time-scale 5 --policy adaptive,adaptive:price=0.1 --html report.html
       wanspec bench --pair smollm2 --prompts 8 --json
       wanspec bench --url 127.0.0.1:8001 --concurrency 1,4
+      wanspec bench --capacity 1,4,16 --time-scale 8 --ignore-end
       wanspec bench --rtt 10 --save 10.jsonl; wanspec bench --rtt 70 --save 70.jsonl
       wanspec bench --load 10.jsonl --load 70.jsonl --html both.html
 
@@ -104,6 +122,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
     for name in ("html", "save"):
         if options[name] is not None and not options[name].absolute().parent.is_dir():
             raise ConfigError(name, f"the folder {options[name].absolute().parent} does not exist; make it first")
+    if options["capacity"]:
+        _choose_for_capacity(context, options)
     if options["loaded"]:
         results = load(options["loaded"])
     elif options["url"] is not None:
@@ -116,6 +136,21 @@ def bench(context: click.Context, /, **options: Any) -> None:
     _report(results, options)
     if not results.exact:
         sys.exit(1)
+
+
+def _choose_for_capacity(context: click.Context, options: dict[str, Any]) -> None:
+    """What is usual for capacity, where nothing else was asked for.
+
+    Raises:
+        click.UsageError: ``--concurrency`` as well.
+    """
+    given = click.core.ParameterSource.COMMANDLINE
+    if context.get_parameter_source("concurrency") is given:
+        raise click.UsageError("--capacity says how many run at once, and --concurrency too: give one")
+    options["concurrency"] = options["capacity"]
+    options["profile"] = options["profile"] or CAPACITY_PROFILE
+    usual = {"policy": CAPACITY_POLICIES, "prompts": max(options["prompts"], *options["capacity"])}
+    options |= {name: value for name, value in usual.items() if context.get_parameter_source(name) is not given}
 
 
 def _report(results: Results, options: dict[str, Any]) -> None:

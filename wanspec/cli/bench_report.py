@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wanspec.bench.figures import make_figures
+from wanspec.bench.load import possible_ratio
 from wanspec.bench.native import NATIVE
 from wanspec.bench.results import Results
 from wanspec.bench.rows import Row
@@ -49,24 +50,37 @@ WAN: Columns = (
     ("up B\n/token#", lambda row: _known(row.cost.wan_bytes_up_a_token, ".0f")),
     ("down B\n/token#", lambda row: _known(row.cost.wan_bytes_down_a_token, ".0f")),
 )
+CAPACITY: Columns = (
+    ("tokens\n/s#", lambda row: f"{row.load.together_tokens_per_s.value:.1f}"),
+    ("of\nlocal's#", lambda row: cell(row.load.together_ratio, 1.0, ".2f")),
+    ("p95\nms#", lambda row: f"{row.speed.latency_p95_ms.value:.0f}"),
+    ("GPU\nbusy#", lambda row: _known(row.load.gpu_busy, ".0%")),
+    ("target\nbatch#", lambda row: _known(row.load.target_batch, ".1f")),
+    ("GPU ms\n/token#", lambda row: _known(row.load.gpu_ms_a_token, ".2f")),
+    ("CPU ms\n/round#", lambda row: _known(row.cost.own_cpu_ms_a_round, ".1f")),
+    ("cores\nbusy#", lambda row: f"{row.cost.busy:.0%}"),
+)
 TABLES: Mapping[str, Columns] = {"Speed": SPEED, "The scarce region": SCARCE, "The worker and the WAN": WAN}
 KEY = (
     "Medians over requests; the ratios and the share saved are of paired answers, against `local`; ± half the 90% "
     "interval. GPU time: of the engines of target and local draft. CPU: both servers and the controller, without any "
     "model's process, as measured. Wasted: worker passes none of whose tokens became text. Accepted: of the worker's "
     "drafts / of the local draft's. Waited: in an answer. "
-    "B: bytes at the relay, all framing and pings included."
+    "B: bytes at the relay, all framing and pings included. Capacity: tokens/s while all run at once, from each "
+    "answer's own rate; GPU busy: in a pass of either model; target batch: sequences a pass."
 )
 
 
 def show(results: Results, rows: Sequence[Row], warnings: Sequence[str], console: Console) -> None:
     """Print tables, warnings and conditions."""
-    for title, columns in TABLES.items():
+    for title, columns in headed(results).items():
         console.print(title, style="bold")
         console.print(_table(rows, columns))
     console.print(KEY, style="dim")
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
+    for line in saturation(results, rows):
+        console.print(line, markup=False)
     console.print(exactness(results, rows), style="bold" if results.exact else "bold red")
     console.print(conditions(results), style="dim")
 
@@ -84,10 +98,39 @@ def write_html(results: Results, rows: Sequence[Row], warnings: Sequence[str], p
         ConfigError: matplotlib is not installed.
     """
     told = "".join(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in warnings)
-    tables = "".join(f"<h2>{title}</h2>{_html(rows, columns)}" for title, columns in TABLES.items())
-    said = "".join(f"<p>{escape(text)}</p>" for text in (conditions(results), exactness(results, rows)))
+    tables = "".join(f"<h2>{title}</h2>{_html(rows, columns)}" for title, columns in headed(results).items())
+    said = "".join(
+        f"<p>{escape(text)}</p>" for text in (conditions(results), *saturation(results, rows), exactness(results, rows))
+    )
     opening = f"{said}{told}{tables}<p>{escape(KEY)}</p>"
     save_html(make_figures(results, rows, ""), path, "Policies on real servers", opening)
+
+
+def headed(results: Results) -> Mapping[str, Columns]:
+    """Columns by heading; capacity where it was measured."""
+    return {"Capacity of one GPU": CAPACITY, **TABLES} if results.conditions.shared_gpu else TABLES
+
+
+def saturation(results: Results, rows: Sequence[Row]) -> list[str]:
+    """What one GPU serves at most, against the baseline, in words; nothing where capacity was not measured."""
+    possible = possible_ratio(results.conditions)
+    if not results.conditions.shared_gpu or possible is None:
+        return []
+    lines = []
+    for rtt in sorted({row.rtt_ms for row in rows}):
+        here = [row for row in rows if row.rtt_ms == rtt]
+        best = {row.policy: row for row in sorted(here, key=lambda row: row.load.together_tokens_per_s.value)}
+        base = best.pop(results.conditions.baseline).load.together_tokens_per_s.value
+        found = [
+            f"{name} {row.load.together_tokens_per_s.value:.1f} ({row.load.together_tokens_per_s.value / base:.2f} "
+            f"times, {row.concurrency} at once)"
+            for name, row in best.items()
+        ]
+        lines.append(
+            f"At saturation, RTT {rtt:g} ms: tokens/s of local {base:.1f}, {', '.join(found)}. "
+            f"Without any local draft pass, {possible:.2f} times is possible at as many tokens a round."
+        )
+    return lines
 
 
 def conditions(results: Results) -> str:
@@ -104,10 +147,15 @@ def conditions(results: Results) -> str:
         if how.time_scale != 1.0
         else ""
     )
+    gpu = (
+        " Target and local draft took turns on one GPU: one pass at a time, over all requests that wait for its model."
+        if how.shared_gpu
+        else ""
+    )
     return " ".join(
         [
             f"Measured {how.date} on {how.machine}: real Triton servers, {how.models} in {how.dtype}, {paced};",
-            f"{how.network}; answers of up to {how.max_tokens} tokens, prompts in the KV cache already.{scale}",
+            f"{how.network}; answers of up to {how.max_tokens} tokens, prompts in the KV cache already.{gpu}{scale}",
             *how.notes,
         ]
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from wanspec.bench.meter import Meter
@@ -27,7 +29,10 @@ from wanspec.simulation.setup import Contender
 from wanspec.simulation.timings import timing
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
-from wanspec.triton.regions import RegionSettings, with_stored_costs
+from wanspec.triton.regions import DEFAULT_LEAVES, RegionSettings, with_stored_costs
+
+CAPACITY_ANSWERS = 2
+"""Of each policy, at least, for each number of sequences at once."""
 
 
 def bench_own(options: dict[str, Any]) -> Results:
@@ -45,9 +50,14 @@ def bench_own(options: dict[str, Any]) -> Results:
     names = ("weights", "device", "worker_device", "threads")
     each = engines(pace, dtype=dtype, **{name: options[name] for name in names})
     target, draft = choose_models(pair, options["target"], options["draft"])
-    regions, _ = with_stored_costs(RegionSettings(target, draft, *each, time_scale=scale))
-    deployment = Deployment(DeploymentSettings(regions, shapes[rtts[0]]))
-    with running(deployment):
+    settings = {"time_scale": scale, "streams": options["streams"], "max_leaves": options["leaves"]}
+    regions, _ = with_stored_costs(RegionSettings(target, draft, *each, **settings))
+    with ExitStack() as stack:
+        if options["capacity"]:
+            gpu = stack.enter_context(TemporaryDirectory(prefix="wanspec-gpu-"))
+            regions = replace(regions, shared_gpu=gpu)
+        deployment = Deployment(DeploymentSettings(regions, shapes[rtts[0]]))
+        stack.enter_context(running(deployment))
         session = Session(deployment.controller.grpc_endpoint, ignore_end=options["ignore_end"])
         conditions = Conditions(
             time.strftime("%Y-%m-%d"),
@@ -60,6 +70,9 @@ def bench_own(options: dict[str, Any]) -> Results:
             options["tokens"],
             plan.contenders[0].name,
             _network(options),
+            notes=() if options["leaves"] == DEFAULT_LEAVES else (f"Worker passes of {options['leaves']} leaves.",),
+            shared_gpu=bool(options["capacity"]),
+            k=options["k"],
         )
 
         def set_rtt(rtt_ms: float) -> None:
@@ -143,14 +156,16 @@ def _plan(options: dict[str, Any], time_scale: float) -> Plan:
     most = max(options["concurrency"])
     if most > options["prompts"]:
         raise ConfigError("prompts", f"{options['prompts']} are fewer than the {most} requests at once; give {most}")
+    native = () if options["capacity"] else (Contender(NATIVE),)
     return Plan(
-        (baseline, *{each.name: each for each in asked}.values(), Contender(NATIVE)),
+        (baseline, *{each.name: each for each in asked}.values(), *native),
         options["rtts"],
         options["concurrency"],
         tuple(bench_prompts(options["prompts"])),
         options["tokens"],
         options["warm_up"],
         time_scale,
+        CAPACITY_ANSWERS if options["capacity"] else 0,
     )
 
 
@@ -165,6 +180,7 @@ def _network(options: dict[str, Any]) -> str:
     parts += [f"jitter {options['jitter_ms']:g} ms each way"] if options["jitter_ms"] else []
     parts += [f"{options['rate_mbps']:g} Mbit/s"] if options["rate_mbps"] else []
     parts += [f"{options['loss']:.2%} of packets lost"] if options["loss"] else []
+    parts += [f"{options['streams']} connections"] if options["streams"] > 1 else []
     return ", ".join(parts)
 
 

@@ -37,6 +37,7 @@ class EngineConfig:
         max_num_tokens: rows of one step of the contract's engine; the engine's own default if None.
         vocab_size: of zero.
         agreement: of zero: how often it agrees with the zero target; 1 makes it the target.
+        shared_gpu: folder that stands for the GPU which engines of several processes share; its own GPU if empty.
     """
 
     engine: str = "torch"
@@ -55,6 +56,7 @@ class EngineConfig:
     max_num_tokens: int | None = None
     vocab_size: int = 4096
     agreement: float = 1.0
+    shared_gpu: str = ""
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> EngineConfig:
@@ -82,6 +84,7 @@ class EngineConfig:
             max_num_tokens=_number(given, "max_num_tokens", int, 0, least=0) or None,
             vocab_size=_number(given, "vocab_size", int, 4096, least=2),
             agreement=_number(given, "agreement", float, 1.0, least=0.0),
+            shared_gpu=given.get("shared_gpu", ""),
         )
         if config.engine not in ENGINES:
             raise ConfigError("engine", f"{config.engine!r} is unknown: use one of {', '.join(ENGINES)}")

@@ -6,17 +6,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 from wanspec.engines.contract import GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
+from wanspec.engines.shared_gpu import SharedGpu
 from wanspec.errors import EngineError, RequestStoppedError, WanspecError
 
 logger = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.5
 LINGER_S, LINGER_SHARE = 0.003, 0.05
-"""A step waits this long, and no longer than this share of the last one, for sequences whose round has just ended."""
+"""A step waits this long, and no longer than this share of the last one, for sequences whose round has just ended.
+
+On a shared GPU the shares are of the longest of the engines' last steps, and whose rounds are due cannot be told: some
+have just been drafted for by another engine. So a step waits until no request has come for a while.
+"""
+SHARED_LINGER, SHARED_QUIET = 0.1, 0.01
+"""Longest wait for requests that keep coming, and how long none may come, on a shared GPU."""
 
 CANCELLATION_CHECK_PERIOD_S = 0.1
 """As TensorRT-LLM's cancellation_check_period_ms."""
@@ -33,6 +41,7 @@ class _Submission:
     on_tokens: OnTokens | None
     name: str
     sent: int = 0
+    arrived_ns: int = field(default_factory=time.monotonic_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +52,22 @@ class _Stop:
 class EngineRunner:
     """Owns an engine: ``submit`` from any thread; answers come by callback, in the engine's thread."""
 
-    def __init__(self, engine: GenerationEngine, name: str = "engine") -> None:
+    def __init__(self, engine: GenerationEngine, name: str = "engine", *, gpu: SharedGpu | None = None) -> None:
+        """Start the thread.
+
+        Args:
+            engine: what it runs.
+            name: of the thread.
+            gpu: shared with other engines: a step waits for its turn, and takes along who comes meanwhile.
+        """
         self._engine = engine
+        self._gpu = gpu
         self._submissions: queue.SimpleQueue[_Submission | _Stop | None] = queue.SimpleQueue()
         self._running: dict[RunningRequest, _Submission] = {}
         self._closing = threading.Event()
         self._cancellation_checked = time.monotonic()
         self._just_ended = 0
-        self._linger_s = 0.0
+        self._linger_s = self._quiet_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -91,46 +108,75 @@ class EngineRunner:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._take_submissions()
+            self._await_submission()
             if not self._running:
                 continue
-            self._drop_cancelled()
-            self._step()
+            with self._turn():
+                self._linger()
+                for submission in self._drain():
+                    self._take(submission)
+                self._drop_cancelled()
+                ended = self._step() if self._running else []
+            try:
+                self._deliver(ended)
+            except Exception as error:
+                self._fail(error)
         for submission in [*self._running.values(), *self._drain()]:
             if isinstance(submission, _Submission):
                 _answer(submission, EngineError("the engine is shutting down"))
 
-    def _step(self) -> None:
+    def _turn(self) -> AbstractContextManager[None]:
+        """The GPU, for one step."""
+        if self._gpu is None:
+            return nullcontext()
+        return self._gpu.turn(min(submission.arrived_ns for submission in self._running.values()))
+
+    def _step(self) -> Sequence[RunningRequest]:
+        """Run a step; return the requests that ended with it."""
         began = time.monotonic()
         try:
-            ended_now = self._engine.step()
-            self._just_ended = len(ended_now)
-            self._linger_s = min(LINGER_S, LINGER_SHARE * (time.monotonic() - began))
-            for ended in ended_now:
-                _answer(self._running.pop(ended), ended.result())
-            for running, submission in self._running.items():
-                if submission.on_tokens is not None:
-                    _send_tokens(submission, running.so_far())
+            ended = self._engine.step()
         except Exception as error:
-            # Not a failed request (those are answers) but a fault of the engine: no one may be left waiting for it.
-            logger.exception("the engine's step failed")
-            for running, submission in self._running.items():
-                self._engine.cancel(running)
-                _answer(submission, EngineError(f"the engine failed: {type(error).__name__}: {error}"))
-            self._running.clear()
+            self._fail(error)
+            return []
+        took_s = time.monotonic() - began
+        self._just_ended = len(ended)
+        if self._gpu is None:
+            self._linger_s = min(LINGER_S, LINGER_SHARE * took_s)
+        else:
+            self._gpu.passed(int(took_s * 1e9), len(self._running))
+            longest_s = self._gpu.longest_s
+            self._quiet_s, self._linger_s = SHARED_QUIET * longest_s, SHARED_LINGER * longest_s
+        return ended
 
-    def _take_submissions(self) -> None:
-        if not self._running:
-            try:
-                first = self._submissions.get(timeout=IDLE_POLL_S)
-            except queue.Empty:
-                return
-            if first is not None:
-                self._just_ended -= 1
-                self._take(first)
-        self._linger()
-        for submission in self._drain():
-            self._take(submission)
+    def _fail(self, error: Exception) -> None:
+        """Not a failed request (those are answers) but a fault of the engine: no one may be left waiting for it."""
+        logger.error("the engine's step failed", exc_info=error)
+        for running, submission in self._running.items():
+            self._engine.cancel(running)
+            _answer(submission, EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+        self._running.clear()
+
+    def _deliver(self, ended: Sequence[RunningRequest]) -> None:
+        """Answer those that ended, and send the others their new tokens."""
+        for each in ended:
+            result = each.result()
+            _answer(self._running.pop(each), result)
+        for running, submission in self._running.items():
+            if submission.on_tokens is not None:
+                _send_tokens(submission, running.so_far())
+
+    def _await_submission(self) -> None:
+        """Where nothing runs, wait a while for a request."""
+        if self._running:
+            return
+        try:
+            first = self._submissions.get(timeout=IDLE_POLL_S)
+        except queue.Empty:
+            return
+        if first is not None:
+            self._just_ended -= 1
+            self._take(first)
 
     def _linger(self) -> None:
         """Wait a moment for the next rounds of sequences whose round has just ended.
@@ -139,9 +185,9 @@ class EngineRunner:
         groups of sequences would take turns from then on, each at half the speed.
         """
         until = time.monotonic() + self._linger_s
-        while self._just_ended > 0 and (left := until - time.monotonic()) > 0:
+        while (self._just_ended > 0 or self._gpu is not None) and (left := until - time.monotonic()) > 0:
             try:
-                submission = self._submissions.get(timeout=left)
+                submission = self._submissions.get(timeout=min(left, self._quiet_s) if self._gpu is not None else left)
             except queue.Empty:
                 return
             self._just_ended -= 1

@@ -20,6 +20,7 @@ from wanspec.engines.config import EngineConfig, build_engine
 from wanspec.engines.contract import GenerationResult
 from wanspec.engines.inputs import ContractRequest, read_requests, stop_requested
 from wanspec.engines.runner import EngineRunner
+from wanspec.engines.shared_gpu import SharedGpu
 from wanspec.engines.tensors import check_requested_outputs, write_result
 from wanspec.errors import InvalidRequestError, RequestCancelledError, RequestStoppedError, WanspecError
 from wanspec.triton.stub import prepare_stub, settle_memory
@@ -49,7 +50,8 @@ class TritonPythonModel:
         started = time.monotonic()
         engine = build_engine(config)
         logger.info("engine %s loaded in %.1f s: %s", args["model_name"], time.monotonic() - started, config)
-        self._runner = EngineRunner(engine, args["model_name"])
+        gpu = SharedGpu(config.shared_gpu, args["model_name"]) if config.shared_gpu else None
+        self._runner = EngineRunner(engine, args["model_name"], gpu=gpu)
         settle_memory()
 
     def execute(self, requests: Sequence[Any]) -> None:
