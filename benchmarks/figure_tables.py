@@ -1,0 +1,104 @@
+"""Markdown tables of what `wanspec demo --json` and `wanspec bench --json` print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Row: TypeAlias = Mapping[str, Any]
+Columns: TypeAlias = Sequence[tuple[str, Callable[[Any], str]]]
+
+OUTPUT = {"reference": "the reference"}
+DEMO: Columns = (
+    ("policy", lambda row: f"`{row['policy']}`"),
+    ("ms/token", lambda row: f"{row['ms_per_token']:.1f}"),
+    ("TTFT ms", lambda row: f"{row['ttft_ms']:.0f}"),
+    ("rounds", lambda row: str(row["rounds"])),
+    ("tokens/round", lambda row: f"{row['tokens_per_round']:.2f}"),
+    ("draft passes in the scarce region", lambda row: str(row["local_draft_passes"])),
+    ("engine ms/token there", lambda row: f"{row['engine_ms_per_token']:.1f}"),
+    ("output", lambda row: OUTPUT.get(row["output"], row["output"])),
+)
+PLACE: Columns = (
+    ("RTT ms", lambda row: f"{row['rtt_ms']:g}"),
+    ("policy", lambda row: f"`{row['policy']}`"),
+)
+BENCH: Columns = (
+    *PLACE,
+    ("latency", lambda row: _with_interval(row, "latency_ratio")),
+    ("TTFT ms", lambda row: f"{row['ttft_ms']:.1f}"),
+    ("draft passes saved", lambda row: _share(row["draft_passes_saved"])),
+    ("scarce GPU", lambda row: f"{row['scarce_gpu_ratio']:.2f}"),
+    ("tokens/round", lambda row: f"{row['tokens_a_round']:.2f}"),
+    ("WAN bytes a token, up + down", lambda row: _wan(row)),
+    ("output", lambda row: _output(row)),
+)
+CAPACITY: Columns = (
+    ("at once", lambda row: str(row["concurrency"])),
+    ("policy", lambda row: f"`{row['policy']}`"),
+    ("tokens/s", lambda row: f"{row['together_tokens_per_s']:.0f}"),
+    ("of `local`'s", lambda row: f"{row['together_ratio']:.2f}"),
+    ("p95 ms", lambda row: f"{row['latency_p95_ms']:.0f}"),
+    ("GPU busy", lambda row: f"{row['gpu_busy']:.0%}"),
+    ("target batch", lambda row: f"{row['target_batch']:.1f}"),
+    ("tokens/round", lambda row: f"{row['tokens_a_round']:.2f}"),
+    ("our CPU ms a round", lambda row: f"{row['own_cpu_ms_a_round']:.1f}"),
+    ("cores busy", lambda row: f"{row['busy']:.0%}"),
+    ("output", lambda row: _output(row)),
+)
+LOSS: Columns = (
+    ("packets lost", lambda row: f"{row['loss']:.1%} ({row['lost_packets']})"),
+    ("connections", lambda row: str(row["streams"])),
+    ("requests", lambda row: str(row["requests"])),
+    ("tokens/s", lambda row: f"{row['tokens_per_s']:.0f}"),
+    ("p50 ms", lambda row: f"{row['latency_p50_ms']:.0f}"),
+    ("p95 ms", lambda row: f"{row['latency_p95_ms']:.0f}"),
+    ("p99 ms", lambda row: f"{row['latency_p99_ms']:.0f}"),
+    ("tokens/round", lambda row: f"{row['tokens_a_round']:.2f}"),
+    ("local draft passes", lambda row: str(row["local_draft_passes"])),
+    ("WAN bytes a token", lambda row: f"{row['wan_bytes_a_token']:.0f}"),
+)
+
+
+def by_loss(printed: Sequence[Any]) -> list[Row]:
+    """Rows by the share of packets lost."""
+    return sorted(printed, key=lambda row: (row["loss"], row["streams"]))
+
+
+def markdown(rows: Sequence[Row], columns: Columns) -> list[str]:
+    """Lines of a table."""
+    head = "| " + " | ".join(title for title, _ in columns) + " |"
+    body = ["| " + " | ".join(value(row) for _, value in columns) + " |" for row in rows]
+    return [head, "|---" * len(columns) + "|", *body]
+
+
+def demo_rows(printed: Sequence[Any]) -> list[Row]:
+    """One row a policy, of what one demo printed."""
+    (report,) = printed
+    return [row for _, row in sorted(report["policies"].items(), key=lambda item: item[1]["ms_per_token"])]
+
+
+def by_load(printed: Sequence[Any]) -> list[Row]:
+    """Rows of several benchmarks, by the number of sequences at once."""
+    return sorted(printed, key=lambda row: int(row["concurrency"]))
+
+
+def _with_interval(row: Row, name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    half = (high - low) / 2
+    return f"{row[name]:.2f}" + (f" ±{half:.2f}" if half >= 0.005 else "")
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _wan(row: Row) -> str:
+    up, down = row["wan_bytes_up_a_token"], row["wan_bytes_down_a_token"]
+    return "-" if up is None else f"{up:.0f} + {down:.0f} = {up + down:.0f}"
+
+
+def _output(row: Row) -> str:
+    if not row["exact"]:
+        return "DIFFERS"
+    return "near-tie" if row["divergences"] else "identical"
