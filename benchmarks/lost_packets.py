@@ -67,11 +67,15 @@ def run(streams: int, arguments: argparse.Namespace) -> dict[float, Tally]:
     """One deployment: all losses, in turns."""
     costs = timing("paper-cloud").costs
     target, draft = resolve("small-target"), resolve("small-draft")
-    engines = [
-        EngineSettings(engine="zero", pace_ms=pace, agreement=agreement)
-        for pace, agreement in ((costs.target_ms, 1.0), (costs.draft_ms, 0.8), (costs.pass_ms, 0.8))
-    ]
-    regions = RegionSettings(target, draft, *engines, time_scale=arguments.time_scale, streams=streams)
+    regions = RegionSettings(
+        target,
+        draft,
+        EngineSettings(engine="zero", pace_ms=costs.target_ms),
+        EngineSettings(engine="zero", pace_ms=costs.draft_ms, agreement=0.8),
+        EngineSettings(engine="zero", pace_ms=costs.pass_ms, agreement=0.8),
+        time_scale=arguments.time_scale,
+        streams=streams,
+    )
     shape = link_shape(arguments.rtt_ms, 0.0, None, 0.0, arguments.time_scale)
     model = ZeroModel(engine_config(regions, "target").vocab_size)
     tallies = {loss: Tally() for loss in arguments.loss}
