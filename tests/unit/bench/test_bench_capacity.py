@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ from wanspec.engines.shared_gpu import SharedGpu
 from wanspec.prompts import Prompt
 from wanspec.simulation.setup import Contender
 
-GPU = {"target": [900.0, 10, 40], "draft": [600.0, 20, 60]}
+GPU = {"target": [936.0, 20, 80], "draft": [600.0, 40, 120]}
 
 
 def measured(busy=0.25, **conditions):
@@ -40,10 +41,10 @@ def test_rates_are_summed_over_the_answers_that_ran_together():
     assert local.load.together_tokens_per_s.value == 20.0
     assert split.load.together_tokens_per_s.value == 30.0
     assert split.load.together_ratio.value == 1.5
-    assert local.load.gpu_busy == pytest.approx(0.75)
+    assert local.load.gpu_busy == pytest.approx(0.768)
     assert local.load.target_batch == 4.0
-    assert local.load.gpu_ms_a_token == pytest.approx(2 * 1500 / 20 / 2)
-    assert split.load.gpu_ms_a_token == pytest.approx(2 * 900 / 40 / 2)
+    assert local.load.gpu_ms_a_token == pytest.approx(2 * 1536 / 20 / 2)
+    assert split.load.gpu_ms_a_token == pytest.approx(2 * 936 / 40 / 2)
 
 
 def test_engines_that_share_nothing_have_no_such_figures():
@@ -70,6 +71,15 @@ def test_a_core_that_is_busy_three_fifths_of_the_time_is_too_busy():
     assert find_warnings(measured(busy=0.55)) == []
     (warning,) = find_warnings(measured(busy=0.65))
     assert "in use 65% of the time: raise --time-scale" in warning
+
+
+def test_steps_that_waited_for_their_turn_are_not_slow_ones():
+    waited = measured()
+    slow = replace(waited, samples=tuple(replace(s, summary=s.summary | {"target_ms": 900.0}) for s in waited.samples))
+    assert find_warnings(slow) == []
+    late = replace(waited, usages=tuple(replace(u, gpu=GPU | {"draft": [900.0, 40, 120]}) for u in waited.usages))
+    (warning,) = find_warnings(late)
+    assert warning.startswith("local draft: a step took 22.5 ms, its pace is 15.0 ms")
 
 
 def test_a_figure_shows_tokens_by_sequences_at_once():
