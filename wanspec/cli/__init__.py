@@ -1,4 +1,4 @@
-"""The command line: ``wanspec up``, ``generate``, ``demo``, ``doctor``, ``models``.
+"""The command line: ``wanspec up``, ``generate``, ``chat``, ``demo``, ``doctor`` and more: `wanspec --help`.
 
 This module imports next to nothing, so that :func:`main` is reached, and Ctrl-C handled, before the commands load.
 """
@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from wanspec.cli.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from click import Group
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -39,15 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # All is stopped, or left to the watchdogs: another Ctrl-C has only the interpreter's end to interrupt.
         signal.signal(signal.SIGINT, _quit)
         click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
     except WanspecError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILED)
+        sys.exit(ExitCode.FAILED)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is left to say, not even at the interpreter's end.
         sys.stderr.close()
-        sys.exit(EXIT_FAILED)
-    sys.exit(0)
+        sys.exit(ExitCode.FAILED)
+    sys.exit(ExitCode.DONE)
 
 
 def _load() -> Group:
@@ -63,8 +61,8 @@ def _load() -> Group:
 
 
 def _quit(number: int, frame: FrameType | None) -> NoReturn:
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(ExitCode.INTERRUPTED)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(EXIT_TERMINATED)
+    sys.exit(ExitCode.TERMINATED)

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.endpoint import EndpointType, endpoint_parameters
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
 from wanspec.cli.simulation_options import contenders, make_setup, progress, simulation_options
+from wanspec.cli.tables import table
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ServerError
 from wanspec.prompts import RECORDED
@@ -93,7 +94,11 @@ def _ask(url: str) -> Live:
     """
     client = WanspecClient(url)
     endpoint_parameters(client, url)
-    summaries = [client.ask(p, max_tokens=64, policy="wanspec").result().summary for p in RECORDED[:_ASKED]]
+    summaries = []
+    with progress(_ASKED, "asking the endpoint", "answers") as tell:
+        for prompt in RECORDED[:_ASKED]:
+            summaries.append(client.ask(prompt, max_tokens=64, policy="wanspec").result().summary)
+            tell(1)
     rtts = [s["rtt_ms"] for s in summaries if s.get("rtt_ms")]
     passes = sum(s["local_draft_passes"] for s in summaries)
     drafted = sum(s["drafted_remote"] + s["drafted_local"] for s in summaries)

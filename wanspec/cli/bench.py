@@ -15,6 +15,7 @@ from wanspec.cli.bench_report import json_lines, show, write_html
 from wanspec.cli.bench_run import bench_own, bench_running
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.endpoint import EndpointType
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.regions import (
     DTYPES,
     link_options,
@@ -47,7 +48,11 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
     return tuple(int(number) for number in found)
 
 
-@click.command(cls=JsonErrors)
+@click.command(
+    cls=JsonErrors,
+    done="measured, and every output is the target's own",
+    failed="an output differs, or the measurement failed; the message says what to do",
+)
 @click.option("--url", type=EndpointType(), help="gRPC of a running endpoint; default: start both regions here.")
 @click.option("--policy", default=POLICIES, show_default=True, help="By commas; with parameters: wanspec:phi=0.2:k=3.")
 @click.option("--k", type=click.IntRange(1, 32), default=2, show_default=True, help="Drafts of the baseline, `local`.")
@@ -109,13 +114,6 @@ def bench(context: click.Context, /, **options: Any) -> None:
       wanspec bench --capacity 1,4,16 --time-scale 8 --ignore-end
       wanspec bench --rtt 10 --save 10.jsonl; wanspec bench --rtt 70 --save 70.jsonl
       wanspec bench --load 10.jsonl --load 70.jsonl --html both.html
-
-    \b
-    Exit codes:
-      0    measured, and every output is the target's own
-      1    an output differs, or the measurement failed
-      2    the command line is wrong
-      130  Ctrl-C, 143 SIGTERM: what was started is stopped and removed
     """
     if options["html"] is not None:
         require_matplotlib()
@@ -135,7 +133,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
         results.save(options["save"])
     _report(results, options)
     if not results.exact:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _choose_for_capacity(context: click.Context, options: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from wanspec.bench.load import possible_ratio
 from wanspec.bench.native import NATIVE
 from wanspec.bench.results import Results
 from wanspec.bench.rows import Row
-from wanspec.cli.render import table
 from wanspec.cli.simulate import cell
+from wanspec.cli.tables import table
 from wanspec.simulation.plots import save_html
 
 Columns = Sequence[tuple[str, Callable[[Row], str]]]

@@ -14,7 +14,8 @@ from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display
 from wanspec.cli.regions import Pace, PaceType, choose_models, engine_options, engines
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 from wanspec.core.costs import CostModel, CostTable
 from wanspec.engines.calibrate import Grid, Progress, calibrate_draft, calibrate_target
 from wanspec.engines.stored_costs import ROLES, describe_engine, store_costs
@@ -73,6 +74,7 @@ def calibrate(**options: Any) -> None:
     result = {}
     with Display() as display:
         for role in options["roles"] or ROLES:
+            display.show(role, f"{role}: loading")
             costs = measure(regions, role, _grid(options), _shown(display, role))
             result[role] = {"file": str(store_costs(costs)), **costs.to_plain()}
             if not options["as_json"]:

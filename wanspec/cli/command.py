@@ -1,22 +1,51 @@
-"""What the commands share: errors as JSON for programs, the options that describe regions."""
+"""What the commands share: documented exit codes, errors as JSON for programs, settings of a policy."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
+from wanspec.cli import exit_codes
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.errors import WanspecError
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+CURES: Mapping[int, str] = {
+    errno.ENOENT: "check the name; the folder must exist",
+    errno.EACCES: "choose a file that you may write, or read",
+    errno.EISDIR: "name a file in it",
+    errno.ENOSPC: "make room, or choose another disk",
+    errno.EROFS: "choose another disk",
+}
+"""What to do about errors of files."""
+
+
 class JsonErrors(click.Command):
-    """A command whose errors name options as they are typed; as JSON on standard output where ``--json`` was given."""
+    """A command whose help tells its exit codes, and whose errors name options as they are typed.
+
+    With ``--json`` errors are JSON on standard output.
+    """
+
+    def __init__(
+        self, *arguments: Any, done: str = exit_codes.DONE, failed: str = exit_codes.FAILED, **more: Any
+    ) -> None:
+        """``done``, ``failed``: what exit codes 0 and 1 mean here; the rest is click's."""
+        super().__init__(*arguments, **more)
+        self.exit_codes = dict(exit_codes.meanings(done, failed))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add the exit codes."""
+        super().format_epilog(ctx, formatter)
+        write_exit_codes(formatter, self.exit_codes)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -24,11 +53,26 @@ class JsonErrors(click.Command):
         try:
             return super().invoke(ctx)
         except WanspecError as error:
-            message = as_typed(str(error), self)
-            if not ctx.params.get("as_json"):
-                raise click.ClickException(message) from error
-            click.echo(json.dumps({"error": message}))
-            sys.exit(1)
+            self._fail(ctx, as_typed(str(error), self), error)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            cure = CURES.get(error.errno or 0)
+            self._fail(ctx, f"{error.filename}: {error.strerror}" + (f"; {cure}" if cure else ""), error)
+
+    def _fail(self, ctx: click.Context, message: str, error: Exception) -> NoReturn:
+        if not ctx.params.get("as_json"):
+            raise click.ClickException(message) from error
+        click.echo(json.dumps({"error": message}))
+        sys.exit(ExitCode.FAILED)
+
+
+def write_exit_codes(formatter: click.HelpFormatter, codes: Mapping[ExitCode, str]) -> None:
+    """Write the table of exit codes at the end of a help text."""
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(int(code)), meaning) for code, meaning in codes.items()])
 
 
 def as_typed(message: str, command: click.Command) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from wanspec.cli.render import ms_per_token, table
+from wanspec.cli.render import ms_per_token
+from wanspec.cli.tables import table
 from wanspec.exactness import Exactness
 
 SAME_SPEED = 0.03

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.exit_codes import ExitCode
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -41,11 +42,13 @@ def show(file: Path | None, as_json: bool) -> None:
         click.echo(as_yaml(loaded), nl=False)
 
 
-@config.command(cls=JsonErrors)
+@config.command(
+    cls=JsonErrors, done="the configuration is valid", failed="it is not; each problem is named by its place"
+)
 @click.argument("file", type=FILE, required=False, envvar="WANSPEC_CONFIG")
 @JSON_OPTION
 def check(file: Path | None, as_json: bool) -> None:
-    """Say what is wrong with FILE and with the environment's overrides, by line and column; exit code 1 then.
+    """Say what is wrong with FILE and with the environment's overrides, by line and column.
 
     \b
     Examples:
@@ -67,7 +70,7 @@ def check(file: Path | None, as_json: bool) -> None:
             click.echo(f"error: {problem}", err=True)
     else:
         click.echo("the configuration is valid")
-    sys.exit(1 if problems else 0)
+    sys.exit(ExitCode.FAILED if problems else ExitCode.DONE)
 
 
 @config.command(cls=JsonErrors)

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from wanspec.cli.command import JsonErrors
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.errors import WanspecError
 
 PARAMETERS: Mapping[tuple[str, str], str] = {
@@ -51,7 +52,7 @@ class ConfiguredCommand(JsonErrors):
             if not as_json:
                 raise click.ClickException(str(error)) from error
             click.echo(json.dumps({"error": str(error)}))
-            sys.exit(1)
+            sys.exit(ExitCode.FAILED)
         _settle(ctx)
         return rest
 

@@ -13,8 +13,10 @@ import click
 from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.progress import Display
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 from wanspec.conformance import Options, Report, Subject, connect, run, select
 from wanspec.conformance.run import FAIL, PASS, SKIP, Outcome, describe
 from wanspec.errors import ConfigError
@@ -22,7 +24,11 @@ from wanspec.errors import ConfigError
 STYLES = {PASS: "green", SKIP: "dim", FAIL: "bold red"}
 
 
-@click.command(cls=JsonErrors)
+@click.command(
+    cls=JsonErrors,
+    done="every rule that applies is kept",
+    failed="a rule failed, or the server could not be asked; the report or the message says why",
+)
 @click.option("--url", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="gRPC of the server.")
 @click.option("--http-url", metavar="HOST:PORT", help="HTTP of the server.  [default: the host of --url, port 8000]")
 @click.option("--model", default="tensorrt_llm", show_default=True, help="Name of the model at the server.")
@@ -59,7 +65,7 @@ def conformance(
 ) -> None:
     """Check a server against the contract of TensorRT-LLM's inflight_batcher_llm model.
 
-    Works with any model on any engine. Exit code 1 if a rule fails. The rules: docs/conformance.md.
+    Works with any model on any engine. The rules: docs/conformance.md.
 
     \b
     Examples:
@@ -94,7 +100,7 @@ def conformance(
         if output is not None:
             click.echo(f"report: {output} and {output.with_suffix('.txt')}")
     if not found["passed"]:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _check(protocol: str, url: str, model: str, options: Options, pattern: str) -> Report:

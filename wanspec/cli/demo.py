@@ -25,6 +25,7 @@ from wanspec.cli.comparison import (
     verdict,
 )
 from wanspec.cli.configured import ConfiguredCommand, config_option
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.generate import stream
 from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display, running
@@ -52,7 +53,11 @@ class Options:
     pace: Pace
 
 
-@click.command(cls=ConfiguredCommand)
+@click.command(
+    cls=ConfiguredCommand,
+    done="measured, and every policy's output is the target's own",
+    failed="an output differs, or it failed; the message says what to do",
+)
 @config_option
 @click.option("--pair", type=click.Choice(list(PAIRS)), default="smollm2", show_default=True, help="Target and draft.")
 @click.option("--rtt-ms", type=click.FloatRange(0, 10_000), default=30.0, show_default=True, help="Round trip.")
@@ -102,7 +107,7 @@ def demo(
     else:
         result.show(console)
     if not result.exactness.holds:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 @dataclass(frozen=True, slots=True)

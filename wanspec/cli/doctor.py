@@ -12,31 +12,38 @@ from rich.text import Text
 
 from wanspec.cli.checks import FAIL, OK, WARN, Finding, run_checks
 from wanspec.cli.command import JSON_OPTION, JsonErrors
-from wanspec.cli.render import make_console, table
+from wanspec.cli.exit_codes import ExitCode
+from wanspec.cli.progress import Display
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
 
 
-@click.command(cls=JsonErrors)
+@click.command(
+    cls=JsonErrors,
+    done="all that is needed is there",
+    failed="something is missing that `wanspec demo` needs; the arrows say what to do",
+)
 @click.option("--online", is_flag=True, help="Also ask whether a model hub can be reached.")
 @JSON_OPTION
 def doctor(online: bool, as_json: bool) -> None:
     """Check this machine: Python, packages, Triton, memory, ports, cache, models, GPU.
-
-    Exit code 1 if something is missing that `wanspec demo` needs.
 
     \b
     Examples:
       wanspec doctor
       wanspec doctor --json
     """
-    findings = run_checks(online=online)
+    with Display() as display:
+        display.show("checks", "checking this machine" + (" and the model hub" if online else ""))
+        findings = run_checks(online=online)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in findings], indent=2))
     else:
         _show(findings)
     if any(each.state == FAIL for each in findings):
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _show(findings: Iterable[Finding]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from wanspec.cli.render import STYLES, table
+from wanspec.cli.render import STYLES
+from wanspec.cli.tables import table
 from wanspec.core.replay import replay
 from wanspec.core.rounds import Round
 from wanspec.core.tree import Origin

@@ -9,6 +9,8 @@ from wanspec.cli import (
     advise,
     bench,
     calibrate,
+    chat,
+    completion,
     config,
     conformance,
     demo,
@@ -21,9 +23,20 @@ from wanspec.cli import (
     simulate,
     up,
 )
+from wanspec.cli.command import write_exit_codes
+from wanspec.cli.exit_codes import meanings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The group; its help ends with the exit codes of all commands."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add the exit codes."""
+        super().format_epilog(ctx, formatter)
+        write_exit_codes(formatter, dict(meanings()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="wanspec")
 def cli() -> None:
     """Speculative decoding across the WAN: the target in one region, the draft in another.
@@ -34,23 +47,18 @@ def cli() -> None:
       wanspec demo                two regions, two prompts, what the split saved
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
+      wanspec chat                a conversation, each token marked by who proposed it
       wanspec bench               policies side by side on real servers
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
       wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
-
-    \b
-    Exit codes:
-      0    done
-      1    it failed; the message says what to do
-      2    the command line is wrong
-      130  Ctrl-C, 143 SIGTERM: what was started is stopped and removed
     """
 
 
 for command in (
     up.up,
     generate.generate,
+    chat.chat,
     demo.demo,
     doctor.doctor,
     models.models,
@@ -63,5 +71,6 @@ for command in (
     bench.bench,
     serve_openai.serve_openai,
     config.config,
+    completion.completion,
 ):
     cli.add_command(command)

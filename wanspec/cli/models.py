@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.progress import ModelProgress
-from wanspec.errors import WanspecError
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 from wanspec.models import CATALOG, PAIRS, CatalogEntry, ProgressCallback, cached_folder, is_ready
 from wanspec.models import resolve as resolve_model
 from wanspec.models import verify as verify_model
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.group()
@@ -29,8 +26,8 @@ def models() -> None:
     """
 
 
-@models.command("list")
-@_JSON
+@models.command("list", cls=JsonErrors)
+@JSON_OPTION
 def list_models(as_json: bool) -> None:
     """Show every model that has a name, and whether it is ready.
 
@@ -42,23 +39,21 @@ def list_models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_describe(known) for known in CATALOG.values()], indent=2))
         return
-    table = Table(box=SIMPLE_HEAD)
-    for title in ("name", "role", "size", "download", "ready", "use"):
-        table.add_column(title, no_wrap=title != "use", justify="right" if title in ("size", "download") else "left")
+    view = table("name!", "role!", "size#", "download#", "ready!", "use")
     for known in CATALOG.values():
-        ready = "[green]yes[/]" if is_ready(known.name) else "[yellow]no: pull[/]"
+        ready = Text("yes", "green") if is_ready(known.name) else Text("no: pull", "yellow")
         size = "target's" if known.base else f"{known.download / 1e6:.0f} MB" if known.download else "none"
-        table.add_row(known.name, known.role, f"{known.parameters / 1e6:.1f} M", size, ready, known.purpose)
-    console = Console()
-    console.print(table)
+        view.add_row(known.name, known.role, f"{known.parameters / 1e6:.1f} M", size, ready, known.purpose)
+    console = make_console()
+    console.print(view)
     pairs = ", ".join(f"{name} ({target} + {draft})" for name, (target, draft) in PAIRS.items())
-    console.print(f"Pairs: {pairs}.", highlight=False)
+    console.print(f"Pairs: {pairs}.")
 
 
-@models.command()
+@models.command(cls=JsonErrors)
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Fetch and convert again what is there already.")
-@_JSON
+@JSON_OPTION
 def pull(name: str, force: bool, as_json: bool) -> None:
     """Fetch and convert NAME (a model, a pair, or a hub id), so that later commands start at once.
 
@@ -70,14 +65,14 @@ def pull(name: str, force: bool, as_json: bool) -> None:
     """
     names = PAIRS.get(name, (name,))
     folders = _with_progress(
-        lambda on_progress: {each: str(resolve_model(each, on_progress, force=force)) for each in names}, as_json
+        lambda on_progress: {each: str(resolve_model(each, on_progress, force=force)) for each in names}
     )
     _report(folders, as_json, "ready")
 
 
-@models.command()
+@models.command(cls=JsonErrors, done="every file is as it was made")
 @click.argument("names", nargs=-1)
-@_JSON
+@JSON_OPTION
 def verify(names: tuple[str, ...], as_json: bool) -> None:
     """Hash every file of NAMES again (by default of every model that is ready) and compare.
 
@@ -87,9 +82,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
       wanspec models verify smollm2
     """
     wanted = [each for name in names for each in PAIRS.get(name, (name,))] or [n for n in CATALOG if is_ready(n)]
-    folders = _with_progress(
-        lambda on_progress: {each: str(verify_model(each, on_progress)) for each in wanted}, as_json
-    )
+    folders = _with_progress(lambda on_progress: {each: str(verify_model(each, on_progress)) for each in wanted})
     _report(folders, as_json, "unchanged")
 
 
@@ -108,15 +101,9 @@ def _describe(known: CatalogEntry) -> dict[str, Any]:
     }
 
 
-def _with_progress(work: Callable[[ProgressCallback], dict[str, str]], as_json: bool) -> dict[str, str]:
-    try:
-        with ModelProgress() as progress:
-            return work(progress)
-    except WanspecError as error:
-        if as_json:
-            click.echo(json.dumps({"error": str(error)}))
-            sys.exit(1)
-        raise click.ClickException(str(error)) from error
+def _with_progress(work: Callable[[ProgressCallback], dict[str, str]]) -> dict[str, str]:
+    with ModelProgress() as progress:
+        return work(progress)
 
 
 def _report(folders: dict[str, str], as_json: bool, state: str) -> None:

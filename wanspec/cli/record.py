@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from wanspec.cli.command import JsonErrors
-from wanspec.cli.progress import ModelProgress
+from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.progress import Display, ModelProgress
 from wanspec.cli.simulation_options import progress
 from wanspec.errors import ConfigError
 from wanspec.models import PAIRS, check_pair, resolve
@@ -36,6 +37,7 @@ _AT_ONCE = 8
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64", "bfloat16"]))
 @click.option("--device", default="cpu", show_default=True, help="As PyTorch names it.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of PyTorch.")
+@JSON_OPTION
 def record(
     out: Path,
     pair: str,
@@ -48,6 +50,7 @@ def record(
     dtype: str,
     device: str,
     threads: int,
+    as_json: bool,
 ) -> None:
     """Record a pair into OUT: the target's text for some prompts, what the draft says along it and beside it.
 
@@ -57,6 +60,7 @@ def record(
     Examples:
       wanspec record small.trace.gz
       wanspec record smollm2.trace.gz --pair smollm2 --count 8
+      wanspec record small.trace.gz --json
     """
     texts = [line for line in read_lines(prompts) if line.strip()] if prompts is not None else list(RECORDED)
     if not texts:
@@ -66,12 +70,14 @@ def record(
         folders = [resolve(name, shown) for name in names]
     check_pair(*folders)
 
-    from wanspec.engines.torch_model import TorchModel
-    from wanspec.simulation.recording import Width
-    from wanspec.simulation.recording import record as record_texts
-    from wanspec.triton.text import TextCodec
+    with Display() as display:
+        display.show("model", "loading target and draft")
+        from wanspec.engines.torch_model import TorchModel
+        from wanspec.simulation.recording import Width
+        from wanspec.simulation.recording import record as record_texts
+        from wanspec.triton.text import TextCodec
 
-    writer, drafter = (TorchModel.load(folder, dtype=dtype, device=device, threads=threads) for folder in folders)
+        writer, drafter = (TorchModel.load(folder, dtype=dtype, device=device, threads=threads) for folder in folders)
     text = TextCodec(folders[0])
     ids = [text.encode(prompt, chat=text.has_chat_template) for prompt in texts[:count]]
     found = []
@@ -83,4 +89,8 @@ def record(
     described = {"target": names[0], "draft": names[1], "dtype": dtype}
     recorded = TracePair(tuple(found), writer.vocab_size, described)
     write_trace(out, recorded)
+    if as_json:
+        told = {"file": str(out), "texts": len(found), "tokens": tokens, "match_rate": recorded.match_rate, **described}
+        click.echo(json.dumps(told))
+        return
     click.echo(f"{len(found)} texts of {tokens} tokens; the draft's first choice is right at {recorded.match_rate:.0%}")

@@ -6,12 +6,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tokenizers import Tokenizer
 
@@ -154,12 +152,3 @@ def summary_line(summary: Mapping[str, Any]) -> str:
 def ms_per_token(summary: Mapping[str, Any]) -> float:
     """Latency of the whole answer by its tokens, ms."""
     return float(summary["latency_ms"]) / max(1, int(summary["output_tokens"]))
-
-
-def table(*titles: str) -> Table:
-    """An open table. A title that ends in ``#`` is of a column of numbers, one that ends in ``!`` is never wrapped."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for title in titles:
-        justify: Literal["right", "left"] = "right" if title.endswith("#") else "left"
-        made.add_column(title.rstrip("#!"), justify=justify, overflow="fold", no_wrap=title.endswith("!"))
-    return made

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wanspec.cli.command import JsonErrors
+from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.figures import MAKERS, PAPER
 from wanspec.cli.simulation_options import progress
 from wanspec.errors import ConfigError
@@ -29,7 +29,8 @@ from wanspec.simulation.plots import save_png, save_reproduction
 @click.option("--cells", default=0, type=click.IntRange(0), help="robustness: only so many, drawn by the seed.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
 @click.option("--processes", default=0, type=click.IntRange(0), help="0: one a core.")
-def reproduce(figure: str, out: Path, processes: int, **options: Any) -> None:
+@JSON_OPTION
+def reproduce(figure: str, out: Path, processes: int, as_json: bool, **options: Any) -> None:
     """Make figures: Markdown, JSON, PNG and an HTML page, with what the paper states or what was aimed at beside ours.
 
     \b
@@ -44,6 +45,7 @@ def reproduce(figure: str, out: Path, processes: int, **options: Any) -> None:
     \b
     Examples:
       wanspec reproduce fig9
+      wanspec reproduce fig9 --json              one object a figure and line
       wanspec reproduce all --requests 200 --out results
       wanspec reproduce adaptive --requests 200 --trace small.trace.gz
       wanspec reproduce robustness --cells 50
@@ -58,16 +60,17 @@ def reproduce(figure: str, out: Path, processes: int, **options: Any) -> None:
         making = MAKERS[name](name, options, processes or processors())
         with progress(making.requests, name) as tell:
             made.append(making.make(tell))
-        _write(made[-1], out)
+        values = _write(made[-1], out)
+        click.echo(json.dumps(values) if as_json else markdown(made[-1]))
     save_reproduction(made, out / "figures.html")
     click.echo(f"written to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())), err=True)
 
 
-def _write(figure: Figure, out: Path) -> None:
+def _write(figure: Figure, out: Path) -> dict[str, Any]:
     found = agreements(figure)
-    click.echo(markdown(figure))
     (out / f"{figure.name}.md").write_text(markdown(figure), encoding="utf-8")
     values: dict[str, Any] = figure.as_dict()
     values["agreements"] = [{"words": a.stated.words, "ours": a.ours.value, "agrees": a.agrees} for a in found]
     (out / f"{figure.name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     save_png(figure, out / f"{figure.name}.png")
+    return values

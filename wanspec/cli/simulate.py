@@ -11,8 +11,9 @@ from rich.console import Group
 from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
 from wanspec.cli.simulation_options import contenders, make_setup, numbers, progress, simulation_options
+from wanspec.cli.tables import table
 from wanspec.simulation.comparison import Estimate
 from wanspec.simulation.experiment import CHUNK, measure, processors
 from wanspec.simulation.setup import Contender, Setup

@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from wanspec.cli.render import STYLES, Flow, Painter, find_tokenizer, legend, shows_color, summary_line, table
+from wanspec.cli.render import STYLES, Flow, Painter, find_tokenizer, legend, shows_color, summary_line
+from wanspec.cli.tables import table
 from wanspec.core.tree import Origin
 from wanspec.models import resolve
 from wanspec.triton.client import Piece
