@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from wanspec.bench.session import TARGET_ONLY, Session
+from wanspec.cli.answers import stream
 from wanspec.cli.command import JSON_OPTION
 from wanspec.cli.comparison import (
     Figures,
@@ -26,11 +27,10 @@ from wanspec.cli.comparison import (
 )
 from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.exit_codes import ExitCode
-from wanspec.cli.generate import stream
 from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display, running
 from wanspec.cli.regions import Pace, PaceType, choose_models, engines
-from wanspec.cli.render import Painter, find_tokenizer, legend, make_console, styles_of
+from wanspec.cli.render import find_tokenizer, legend_for, make_console, painter_for
 from wanspec.exactness import Exactness
 from wanspec.models import PAIRS
 from wanspec.network.shape import LinkShape
@@ -175,18 +175,18 @@ class _Demo:
     def run(self) -> Result:
         """Ask, compare."""
         self._session.await_worker(self._prompts[0], SPLIT, "see its log (--keep-logs)")
-        tokenizer = find_tokenizer(self._session.parameters)
-        styles = styles_of(self._console)
+        by_token = find_tokenizer(self._session.parameters) is not None
         if self._console.is_terminal:
-            self._console.print(legend(tokenizer is not None, styles=styles))
+            self._console.print(legend_for(self._console, by_token=by_token))
         for prompt in self._prompts:  # once each, lest the first policy alone pay for the target's prefill
             self._session.ask(prompt, TARGET_ONLY, max_tokens=1).result()
         # Interleaved: what else the machine does meanwhile falls on all policies alike.
         answers: dict[tuple[str, int], Answer] = {}
         for number, prompt in enumerate(self._prompts):
             self._console.print(f"\n> {prompt}", style="bold")
-            answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), Painter(tokenizer, styles), self._console)
-            self._console.print(legend(True, answers[SPLIT, number].origins, styles))
+            painter = painter_for(self._console, self._session.parameters)
+            answers[SPLIT, number] = stream(self._ask(prompt, SPLIT), painter, self._console)
+            self._console.print(legend_for(self._console, answers[SPLIT, number].origins))
             with Display() as display:
                 for policy in POLICIES[1:] if number % 2 == 0 else POLICIES[:0:-1]:
                     display.show("policy", f"the same prompt with policy {policy}")

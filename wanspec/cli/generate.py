@@ -7,49 +7,34 @@ import sys
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from wanspec.cli.command import JSON_OPTION, parse_settings
+from wanspec.cli.answers import answer_as_json, stream, whole
+from wanspec.cli.command import JSON_OPTION
 from wanspec.cli.configured import ConfiguredCommand, config_option
-from wanspec.cli.endpoint import EndpointType, endpoint_parameters
+from wanspec.cli.endpoint import endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
-from wanspec.cli.render import Flow, Painter, find_tokenizer, legend, make_console, styles_of, summary_line
-from wanspec.core.policies import POLICIES
-from wanspec.triton.client import DEFAULT_URL, Answer, Pending, WanspecClient
+from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
+from wanspec.cli.request_options import inputs_of, request_options
+from wanspec.triton.client import Answer, WanspecClient
 
 
 @click.command(cls=ConfiguredCommand)
 @click.argument("prompt", required=False)
 @config_option
-@click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint.")
-@click.option("--policy", type=click.Choice(list(POLICIES)), help="Default: the endpoint's.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: the endpoint's.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="Above 0 the answer is drawn; default: 0, greedy.")
-@click.option("--top-k", type=click.IntRange(min=0), help="Draw from so many tokens only; default: 0, all.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from so much probability; default 1.")
-@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Repeats an answer; default: another each time.")
+@request_options
 @click.option("--chat/--no-chat", default=None, help="Wrap the prompt in the model's chat template; default: if any.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the prompt from standard input; PROMPT - does too.")
 @click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
-@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @JSON_OPTION
 def generate(
     prompt: str | None,
     url: str,
-    policy: str | None,
-    settings: tuple[str, ...],
-    max_tokens: int | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    seed: int | None,
     chat: bool | None,
     from_stdin: bool,
     explained: bool,
     no_color: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Stream the answer to PROMPT from a running endpoint (`wanspec up` starts one).
 
@@ -65,49 +50,23 @@ def generate(
       cat question.txt | wanspec generate - --json
     """
     text = _prompt(prompt, from_stdin)
-    policy_parameters = parse_settings(settings)
+    inputs = inputs_of(options)
     client = WanspecClient(url)
     parameters = endpoint_parameters(client, url)
-    pending = client.ask(
-        text,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        chat=parameters.get("chat_template") == "yes" if chat is None else chat,
-        policy=policy,
-        policy_parameters=policy_parameters,
-        event_log=explained,
-    )
+    templated = parameters.get("chat_template") == "yes" if chat is None else chat
+    pending = client.ask(text, chat=templated, event_log=explained, **inputs)
     if as_json:
-        click.echo(json.dumps(_as_json(pending.result(), explained), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(_as_json(whole(pending), explained), ensure_ascii=False, indent=2))
         return
     console = make_console(color=not no_color)
-    painter = Painter(find_tokenizer(parameters), styles_of(console))
+    painter = painter_for(console, parameters)
     answer = stream(pending, painter, console)
     # For a pipe, standard output is the answer alone.
     notes = console if console.is_terminal else make_console(color=not no_color, stderr=True)
-    notes.print(legend(painter.by_token or not console.is_terminal, answer.origins, styles_of(notes)))
+    notes.print(legend_for(notes, answer.origins, by_token=painter.by_token or not console.is_terminal))
     notes.print(summary_line(answer.summary), style="dim")
     if explained:
         console.print(rounds_view(explain(answer), painter.token))
-
-
-def stream(pending: Pending, painter: Painter, console: Console) -> Answer:
-    """Print an answer as it comes, coloured; return it whole."""
-    flow = Flow(console.width) if console.is_terminal else None
-    began = False
-    try:
-        for piece in pending:
-            began = True
-            for text, style in painter.paint(piece):
-                console.print(Text(flow.fit(text) if flow else text, style), end="", soft_wrap=True)
-            console.file.flush()
-    finally:
-        if began:
-            console.print()
-    return pending.answer
 
 
 def _prompt(prompt: str | None, from_stdin: bool) -> str:
@@ -124,13 +83,7 @@ def _prompt(prompt: str | None, from_stdin: bool) -> str:
 
 
 def _as_json(answer: Answer, explained: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "text": answer.text,
-        "tokens": answer.tokens,
-        "origins": [origin.label for origin in answer.origins],
-        "finish_reason": answer.finish_reason,
-        "summary": answer.summary,
-    }
+    values = answer_as_json(answer)
     if explained:
         replayed = explain(answer)
         values |= {"rounds": rounds_as_json(replayed), "replay_matches": replayed.matches}

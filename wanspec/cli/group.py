@@ -30,6 +30,12 @@ from wanspec.cli.exit_codes import meanings
 class Commands(click.Group):
     """The group; its help ends with the exit codes of all commands."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with the whole first sentence of its help."""
+        named = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(named)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Add the exit codes."""
         super().format_epilog(ctx, formatter)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from wanspec.cli.render import make_console
 from wanspec.triton.deployment import Deployment
@@ -86,6 +87,17 @@ class StartProgress(Display):
         if not self.stopping:
             self.stopping = True
             self._console.print("stopping both regions", style="dim")
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is waited for, where standard error is a terminal; yields what changes the words."""
+    console = make_console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda _: None
+        return
+    with console.status(Text(text, "dim")) as status:
+        yield lambda words: status.update(Text(words, "dim"))
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from wanspec.triton.text import TextStream
 STYLES: Mapping[Origin, str] = {Origin.TARGET: "", Origin.REMOTE: "bold green", Origin.LOCAL: "yellow"}
 PLAIN_STYLES: Mapping[Origin, str] = {Origin.TARGET: "", Origin.REMOTE: "bold", Origin.LOCAL: "underline"}
 """Where there are no colours."""
+MARKS: Mapping[Origin, tuple[str, str]] = {Origin.TARGET: ("", ""), Origin.REMOTE: ("[", "]"), Origin.LOCAL: ("{", "}")}
+"""Around tokens where a terminal has neither colours nor bold."""
 NAMES: Mapping[Origin, str] = {Origin.REMOTE: "remote draft", Origin.LOCAL: "local draft", Origin.TARGET: "target"}
 
 
@@ -42,24 +44,38 @@ def styles_of(console: Console) -> Mapping[Origin, str]:
     return STYLES if shows_color(console) else PLAIN_STYLES
 
 
-def legend(by_token: bool, origins: Sequence[Origin] | None = None, styles: Mapping[Origin, str] = STYLES) -> Text:
+def legend(
+    by_token: bool,
+    origins: Sequence[Origin] | None = None,
+    styles: Mapping[Origin, str] = STYLES,
+    *,
+    marks: bool = False,
+) -> Text:
     """Which style means what, and how many tokens came from where.
 
     Args:
         by_token: whether each token has its own style; otherwise each piece has that of its first token.
         origins: of an answer's tokens, counted; None before there is an answer.
         styles: as ``styles_of`` gives them.
+        marks: whether tokens are marked by characters.
     """
     text = Text()
     text.append("tokens by origin: ", style="dim")
     for index, (origin, name) in enumerate(NAMES.items()):
         text.append(" | " if index else "", style="dim")
-        text.append(name, style=styles[origin])
+        text.append(marked(name, origin) if marks else name, style=styles[origin])
         if origins is not None:
             text.append(f" {sum(each == origin for each in origins)}", style="dim")
     if not by_token:
         text.append(" (a piece of several tokens is shown as its first one)", style="dim")
     return text
+
+
+def marked(text: str, origin: Origin) -> str:
+    """Text with the marks of its origin around it, spaces outside."""
+    word = text.strip()
+    before, after = MARKS[origin]
+    return text.replace(word, f"{before}{word}{after}", 1) if word else text
 
 
 class Painter:
@@ -69,8 +85,11 @@ class Painter:
     split does not give the very text that came, or without a tokenizer, the piece has the style of its first token.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, styles: Mapping[Origin, str] = STYLES) -> None:
-        """``styles``: as ``styles_of`` gives them."""
+    def __init__(
+        self, tokenizer: Tokenizer | None, styles: Mapping[Origin, str] = STYLES, *, marks: bool = False
+    ) -> None:
+        """``styles``: as ``styles_of`` gives them. ``marks``: put marks around tokens too."""
+        self._marks = marks
         self._tokenizer = tokenizer
         self._styles = styles
         self._stream = TextStream(tokenizer) if tokenizer is not None else None
@@ -85,8 +104,11 @@ class Painter:
         if self._stream is not None:
             texts = [self._stream.push([token]) for token in piece.tokens]
             if "".join(texts) == piece.text:
-                return [(text, self._styles[origin]) for text, origin in zip(texts, piece.origins, strict=True)]
-        return [(piece.text, self._styles[piece.origins[0]] if piece.origins else "")]
+                return [self._styled(text, origin) for text, origin in zip(texts, piece.origins, strict=True)]
+        return [self._styled(piece.text, piece.origins[0])] if piece.origins else [(piece.text, "")]
+
+    def _styled(self, text: str, origin: Origin) -> tuple[str, str]:
+        return marked(text, origin) if self._marks else text, self._styles[origin]
 
     def token(self, token: int) -> str:
         """One token as it is shown in a table: its text, quoted where that is invisible, or its number."""
@@ -121,6 +143,16 @@ class Flow:
         return "".join(parts)
 
 
+def painter_for(console: Console, parameters: Mapping[str, str]) -> Painter:
+    """A painter for this console, of the endpoint with these settings."""
+    return Painter(find_tokenizer(parameters), styles_of(console), marks=console.is_dumb_terminal)
+
+
+def legend_for(console: Console, origins: Sequence[Origin] | None = None, *, by_token: bool = True) -> Text:
+    """The legend of what ``painter_for`` paints on this console; see ``legend``."""
+    return legend(by_token, origins, styles_of(console), marks=console.is_dumb_terminal)
+
+
 def find_tokenizer(parameters: Mapping[str, str]) -> Tokenizer | None:
     """The endpoint's tokenizer, where its target's folder is on this machine too."""
     path = Path(parameters.get("target_dir", "")) / "tokenizer.json"
@@ -144,9 +176,14 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     for origin in ("remote", "local"):
         drafted = summary[f"drafted_{origin}"]
         parts.append(f"{origin} drafts accepted {summary[f'accepted_{origin}']}/{drafted}" if drafted else "")
-    parts.append(f"{summary['local_draft_passes']} local draft passes")
+    parts.append(f"{summary['local_draft_passes']} local draft passes, {draft_passes_saved(summary)} saved")
     parts.append(f"RTT {summary['rtt_ms']:.0f} ms" if summary.get("rtt_ms") is not None else "no worker")
     return f"{summary['policy']}: " + ", ".join(part for part in parts if part)
+
+
+def draft_passes_saved(summary: Mapping[str, Any]) -> int:
+    """Drafts that were verified and that the worker made: each is a pass that the scarce region's draft did not run."""
+    return int(summary["drafted_remote"])
 
 
 def ms_per_token(summary: Mapping[str, Any]) -> float:
