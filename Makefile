@@ -3,6 +3,7 @@
 #   make demo         two regions, two prompts, what the split saved
 #   make test         style, types, and all tests but the long matrices
 #   make acceptance   the long matrices
+#   make docs         the documentation as a site, in build/site
 #   make lint         style and types only
 #   make format       rewrite the code in the project's style
 #   make clean        remove the virtual environment and caches (models stay in their cache)
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test acceptance lint format clean venv
+.PHONY: demo test acceptance docs lint format clean venv
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -28,6 +29,10 @@ test: lint
 
 acceptance: venv
 	$(BIN)/pytest -m acceptance --timeout 3600 tests
+
+# The variable silences an advertisement for another generator.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: venv
 	$(BIN)/ruff check .
@@ -44,7 +49,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) install -c constraints.txt -e '.[local,openai,dev]'
+	$(PIP) install -c constraints.txt -e '.[local,openai,dev,docs]'
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.snippets import snippets
 from tests.unit.openai.front import serving
 from wanspec.exactness import TOKENS_PER_NEAR_TIE, Exactness, compare, margin
 from wanspec.models import resolve
@@ -23,7 +25,8 @@ from wanspec.triton.regions import RegionSettings
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-OPENAI_DOCS = Path(__file__).parents[2] / "docs" / "openai.md"
+DOCS = Path(__file__).parents[2] / "docs"
+OPENAI_DOCS = DOCS / "openai.md"
 PROMPTS = (
     "Explain why the sky is blue.",
     "Write a short poem about a river.",
@@ -134,6 +137,37 @@ def test_a_conversation_through_the_openai_front(deployment: Deployment, referen
         code = example.replace("http://127.0.0.1:9000", url)
         shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert shown.stdout.strip()
+
+
+def test_the_examples_of_the_documentation_run(deployment: Deployment) -> None:
+    """Every block of shell that only asks a running endpoint, as it is shown but for the ports."""
+    server = deployment.controller
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "WANSPEC_ENDPOINT__URL": server.grpc_endpoint,
+        "WANSPEC_GENERATION__MAX_TOKENS": "12",
+    }
+    asking = re.compile(r"^(?:printf .*\| )?(?:wanspec (?:generate|chat)\b|curl .*127\.0\.0\.1:8000)")
+    pages = [DOCS / name for name in ("quickstart.md", "terminal.md", "endpoint.md")]
+    shown = []
+    for each in snippets(*pages):
+        lines = each.code.replace("\\\n", " ").splitlines()
+        if each.language != "bash" or not all(map(asking.match, lines)):
+            continue
+        code = each.code.replace("127.0.0.1:8000", f"127.0.0.1:{server.ports.http}")
+        done = subprocess.run(
+            ["bash", "-euc", code],
+            env=environment,
+            input="Hello.\n",  # to the first chat that is not given something by a pipe
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (each.name, done.stderr)
+        shown.append((each, done.stdout))
+    assert {each.page for each, _ in shown} == {page.name for page in pages}
+    assert all(output.strip() for each, output in shown), [each.name for each, output in shown if not output.strip()]
 
 
 @pytest.mark.acceptance

@@ -28,7 +28,7 @@ from wanspec.cli.comparison import (
 from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.machine import describe_machine
-from wanspec.cli.progress import Display, running
+from wanspec.cli.progress import Display, running, waiting
 from wanspec.cli.regions import Pace, PaceType, choose_models, engines
 from wanspec.cli.render import find_tokenizer, legend_for, make_console, painter_for
 from wanspec.exactness import Exactness
@@ -174,12 +174,14 @@ class _Demo:
 
     def run(self) -> Result:
         """Ask, compare."""
-        self._session.await_worker(self._prompts[0], SPLIT, "see its log (--keep-logs)")
+        with waiting("waiting for the worker"):
+            self._session.await_worker(self._prompts[0], SPLIT, "see its log (--keep-logs)")
         by_token = find_tokenizer(self._session.parameters) is not None
         if self._console.is_terminal:
             self._console.print(legend_for(self._console, by_token=by_token))
-        for prompt in self._prompts:  # once each, lest the first policy alone pay for the target's prefill
-            self._session.ask(prompt, TARGET_ONLY, max_tokens=1).result()
+        with waiting("prefilling the prompts"):
+            for prompt in self._prompts:  # once each, lest the first policy alone pay for the target's prefill
+                self._session.ask(prompt, TARGET_ONLY, max_tokens=1).result()
         # Interleaved: what else the machine does meanwhile falls on all policies alike.
         answers: dict[tuple[str, int], Answer] = {}
         for number, prompt in enumerate(self._prompts):

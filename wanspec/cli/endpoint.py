@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from wanspec.cli.progress import waiting
 from wanspec.errors import ServerError
 from wanspec.triton.client import DEFAULT_URL, MODEL, WanspecClient
 
@@ -38,10 +39,11 @@ def endpoint_parameters(client: WanspecClient, url: str) -> dict[str, str]:
     Raises:
         ServerError: none there, or not ready; the message says what is there instead and what to do.
     """
-    try:
-        return client.parameters()
-    except ServerError as error:
-        raise ServerError(_explain(client, url, error)) from error
+    with waiting(f"asking {url}"):
+        try:
+            return client.parameters()
+        except ServerError as error:
+            raise ServerError(_explain(client, url, error)) from error
 
 
 def _explain(client: WanspecClient, url: str, error: ServerError) -> str:

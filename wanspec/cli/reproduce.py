@@ -10,6 +10,7 @@ import click
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.figures import MAKERS, PAPER
+from wanspec.cli.progress import waiting
 from wanspec.cli.simulation_options import progress
 from wanspec.errors import ConfigError
 from wanspec.simulation.experiment import processors
@@ -60,9 +61,11 @@ def reproduce(figure: str, out: Path, processes: int, as_json: bool, **options: 
         making = MAKERS[name](name, options, processes or processors())
         with progress(making.requests, name) as tell:
             made.append(making.make(tell))
-        values = _write(made[-1], out)
+        with waiting(f"drawing {name}"):
+            values = _write(made[-1], out)
         click.echo(json.dumps(values) if as_json else markdown(made[-1]))
-    save_reproduction(made, out / "figures.html")
+    with waiting("drawing the page"):
+        save_reproduction(made, out / "figures.html")
     click.echo(f"written to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())), err=True)
 
 
