@@ -100,7 +100,7 @@ class _Screen:
             import readline  # noqa: F401  # importing it gives input() a history and editing
         while True:
             try:
-                yield self._ask()
+                yield self._ask().encode(errors="replace").decode()  # what was typed may hold halves of characters
             except EOFError:
                 self._notes.print()
                 return

@@ -16,8 +16,8 @@ INTRODUCTION = """\
 
 <!-- Made by `wanspec config schema --markdown`; a test compares it. -->
 
-One YAML file, and variables of the environment, give the defaults of the options of `wanspec up`, `demo`, `generate`
-and `serve-openai`. What is typed on the command line goes before the environment, that before the file.
+One YAML file, and variables of the environment, give the defaults of the options of `wanspec up`, `demo`, `generate`,
+`chat` and `serve-openai`. What is typed on the command line goes before the environment, that before the file.
 
 ```bash
 wanspec config show > wanspec.yaml      # every field; those at their defaults are commented out
@@ -31,8 +31,9 @@ A variable is named `WANSPEC_<SECTION>__<FIELD>`. Its value is YAML, such as `WA
 for fields of text, which take it as it is. Fields that are not known, and values of another type, are refused.
 
 `up` uses all sections but the last three. `demo` takes `regions.pair`, `regions.pace_ms`, `link.rtt_ms` and
-`generation.max_tokens`. `generate` takes `endpoint`, `policy` and `generation`; `serve-openai` these and `openai`. A
-pair or a model that is typed replaces those of the file; another policy that is typed leaves out its parameters.
+`generation.max_tokens`. `generate` and `chat` take `endpoint`, `policy` and `generation`; `serve-openai` these and
+`openai`. A pair or a model that is typed replaces those of the file; another policy that is typed leaves out
+its parameters.
 
 ```yaml
 regions:

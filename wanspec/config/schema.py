@@ -126,7 +126,7 @@ class Limits(Section):
 
 
 class Endpoint(Section):
-    """The endpoint that `generate` and `serve-openai` ask."""
+    """The endpoint that `generate`, `chat` and `serve-openai` ask."""
 
     url: str = Field(default=DEFAULT_URL, description="HOST:PORT of its gRPC.")
 

@@ -21,6 +21,7 @@ USERS = {
     "up": {section for section in Config.model_fields if section not in NEVER_UP},
     "serve-openai": {"endpoint", "policy", "generation", "openai"},
     "generate": {"endpoint", "policy", "generation"},
+    "chat": {"endpoint", "policy", "generation"},
 }
 FILE = """\
 regions:
