@@ -56,7 +56,7 @@ def chat(url: str, system: str, no_color: bool, as_json: bool, **options: Any) -
     parameters = endpoint_parameters(client, url)
     conversation = Conversation(parameters.get("chat_template") == "yes", inputs, system)
     screen = _Screen(parameters, color=not no_color, as_json=as_json)
-    screen.welcome(parameters, url, conversation.templated)
+    screen.welcome(url, inputs["policy"] or parameters.get("policy", ""), conversation.templated)
     if not _Chat(client, conversation, screen).run():
         sys.exit(ExitCode.FAILED)
 
@@ -73,12 +73,12 @@ class _Screen:
         on_screen = self._console.is_terminal and not as_json
         self._notes = self._console if on_screen else make_console(color=color, stderr=True)
 
-    def welcome(self, parameters: dict[str, str], url: str, templated: bool) -> None:
+    def welcome(self, url: str, policy: str, templated: bool) -> None:
         """Say what is talked with, and how."""
         if not self.interactive:
             return
-        model = parameters.get("target_dir", "").rpartition("/")[2] or "the model"
-        self.note(f"{model} at {url}, policy {parameters.get('policy', '?')}. /help lists commands, Ctrl-D ends.")
+        model = self._parameters.get("target_dir", "").rpartition("/")[2] or "the model"
+        self.note(f"{model} at {url}, policy {policy}. /help lists commands, Ctrl-D ends.")
         if not templated:
             self.note("It has no chat template: it goes on with the text so far, each message on a line of its own.")
         self._notes.print(legend_for(self._notes))
