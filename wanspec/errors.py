@@ -51,5 +51,17 @@ class UnavailableError(ServerError):
     """A server that takes no request now, or is not there: trying again later may help."""
 
 
+class BusyError(UnavailableError):
+    """A server with as many requests as it takes: trying again a moment later will help.
+
+    The message begins with :attr:`CODE`, by which it is known on the other side of a stream that carries text alone.
+    """
+
+    CODE = "busy"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{self.CODE}: {problem}")
+
+
 class DeadlineError(ServerError):
     """No answer, or not all of it, within the time allowed."""

@@ -66,6 +66,9 @@ class ControllerConfig:
         link: how links are kept.
         auth_token: sent to workers in the first message of a link.
         context: longest sequence in tokens, the target's own limit.
+        max_sequences: most sequences that decode at once; None for no limit. Others wait for their turn.
+        max_reserved_tokens: most tokens that they may come to hold together, each its prompt and ``max_tokens``.
+        max_queue: most sequences that wait; a request beyond that is refused as busy.
         max_draft: most drafts in one verification, the target engine's max_draft_len.
         local_draft: a local draft model exists.
         engine_ms: longest that an engine call may take before the request fails.
@@ -81,6 +84,9 @@ class ControllerConfig:
     link: LinkConfig = LinkConfig()
     auth_token: str = ""
     context: int = 1024
+    max_sequences: int | None = None
+    max_reserved_tokens: int | None = None
+    max_queue: int | None = None
     max_draft: int = 32
     local_draft: bool = True
     engine_ms: float = 60_000.0

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from math import inf
 from uuid import uuid4
 
-from wanspec.core.admission import check_request
+from wanspec.core.admission import Admission, check_request
 from wanspec.core.config import ControllerConfig
+from wanspec.core.control import Control
 from wanspec.core.estimators import Estimators
 from wanspec.core.eventlog import LogStart
 from wanspec.core.events import (
     Action,
     Cancelled,
     Connected,
+    Controlled,
     Disconnected,
     Drafted,
     Event,
@@ -32,10 +34,10 @@ from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refu
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Logs
 from wanspec.core.sequence import Sequence
+from wanspec.core.totals import Totals
 from wanspec.core.wire import read, split
-from wanspec.errors import InvalidRequestError, ProtocolError
+from wanspec.errors import ProtocolError
 
-_MAX_SEQUENCE = 0xFFFFFFFF
 _LONGEST_PASS_MS = 10_000.0
 
 
@@ -50,11 +52,13 @@ class Controller:
         self,
         config: ControllerConfig,
         *,
+        control: Control | None = None,
         instance: bytes | None = None,
         estimators: Estimators | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
+        self.control = control if control is not None else Control()
         self.instance = instance if instance is not None else uuid4().bytes
         self.estimators = estimators if estimators is not None else Estimators()
         self.links = [
@@ -62,27 +66,37 @@ class Controller:
             for number in range(config.links)
         ]
         self.sequences: dict[int, Sequence] = {}
-        self._logs = Logs(self, log)
+        self.admission = Admission(self)
+        self.totals = Totals()
+        self.logs = Logs(self, log)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event at a time ``now`` (ms, never going back).
 
         Raises:
-            InvalidRequestError: a submitted request that cannot be served; nothing has changed then.
+            InvalidRequestError: a submitted request that cannot be served, or a default policy that cannot be;
+                nothing has changed then.
+            BusyError: a submitted request for which there is no room now.
         """
-        if isinstance(event, Submitted) and self._admit(event, now).request.record:
-            self._logs.begin(event.sequence, now)
+        if isinstance(event, Submitted):
+            self.admission.admit(event, now)
+        elif isinstance(event, Controlled):
+            make_policy(event.control.policy, event.control.parameters)
         frame = read(event.data) if isinstance(event, Received) else None
-        self._logs.record(event, frame if isinstance(frame, Frame) else None, now)
+        self.logs.record(event, frame if isinstance(frame, Frame) else None, now)
         actions = self._dispatch(event, frame, now)
-        return self._flush(now) + self._logs.closed(actions)
+        sent = self._flush(now)
+        while (sequence := self.admission.next(now)) is not None:
+            actions += self._begin(sequence, now)
+            sent += self._flush(now)
+        return sent + self.logs.closed(actions)
 
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
         rtt = self.estimators.median("rtt") or 0.0
         times = [link.deadline(rtt) for link in self.links]
         times += [sequence.deadline() for sequence in self.sequences.values()]
-        return min(times, default=inf)
+        return min(*times, self.admission.deadline(), inf)
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be served.
@@ -101,14 +115,16 @@ class Controller:
             assert frame is not None
             return self._received(event, frame, now)
         if isinstance(event, Submitted):
-            sequence = self.sequences[event.sequence]
-            self._open_remote(sequence, now)
-            return sequence.advance(now)
+            return self._begin(self.sequences[event.sequence], now) if event.sequence in self.sequences else []
         if isinstance(event, Tick):
             return self._tick(now)
         if isinstance(event, Cancelled):
             cancelled = self.sequences.get(event.sequence)
-            return [] if cancelled is None else cancelled.finish("cancelled", now)
+            return (
+                self.admission.cancelled(event.sequence, now)
+                if cancelled is None
+                else cancelled.finish("cancelled", now)
+            )
         if isinstance(event, Connected):
             return self.links[event.link].connected(now)
         if isinstance(event, Disconnected):
@@ -116,19 +132,23 @@ class Controller:
             return self._link_lost(event.link, now)
         if isinstance(event, Observed):
             self.estimators.observe(event.name, event.value_ms)
+        if isinstance(event, Controlled):
+            return self._controlled(event.control, now)
         return []
 
-    def _admit(self, event: Submitted, now: float) -> Sequence:
-        number, request = event.sequence, event.request
-        if number in self.sequences:
-            raise InvalidRequestError("sequence", f"{number} is already in use")
-        if not 0 <= number <= _MAX_SEQUENCE:
-            raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
-        self.check(request)
-        policy = make_policy(request.policy, request.parameters)
-        sequence = Sequence(number, request, policy, self.config, self.estimators, now)
-        self.sequences[number] = sequence
-        return sequence
+    def _begin(self, sequence: Sequence, now: float) -> list[Action]:
+        self._open_remote(sequence, now)
+        return sequence.begin(now)
+
+    def _controlled(self, control: Control, now: float) -> list[Action]:
+        self.control = control
+        for sequence in [*self.sequences.values(), *self.admission.waiting.values()]:
+            sequence.adopt(control)
+        actions = self._flush(now)  # what closes goes ahead of what opens: the link may be another
+        for sequence in list(self.sequences.values()):
+            self._open_remote(sequence, now)
+            actions += sequence.advance(now)
+        return actions
 
     def _answered(self, event: Verified | Drafted | Failed, now: float) -> list[Action]:
         sequence = self.sequences.get(event.action[0])
@@ -161,7 +181,7 @@ class Controller:
             if sequence.deadline() <= now:
                 actions += sequence.tick(now)
                 actions += sequence.advance(now)
-        return actions
+        return actions + self.admission.tick(now)
 
     # Links
 
@@ -224,7 +244,7 @@ class Controller:
         if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
             sequence.overdue = sequence.overdue and not fresh
             if fresh:
-                sequence.arrivals.received(message.length, sequence.remote.passed, now)
+                sequence.seen.received(message.length, sequence.remote.passed, now)
                 self._take_measured(sequence)
         else:
             sequence.tally.desyncs += 1
@@ -239,13 +259,13 @@ class Controller:
         return sequence
 
     def _open_remote(self, sequence: Sequence, now: float) -> None:
-        if sequence.finished or sequence.remote.open or not sequence.policy.uses_worker:
+        if sequence.finished or sequence.remote.open or not sequence.wants_worker:
             return
         link = self._choose_link()
         if link is not None:
             sequence.remote.start(link.number)
             sequence.opened_ms = now
-            sequence.arrivals.opened(now)
+            sequence.seen.opened(now)
             sequence.overdue = False
 
     def _choose_link(self) -> Link | None:
@@ -280,6 +300,7 @@ class Controller:
                 outgoing.setdefault(sequence.remote.link, []).extend(sequence.remote.take())
             if sequence.finished:
                 del self.sequences[sequence.number]
+                self.admission.ended(sequence)
         return [
             self.links[number].send(group, now)
             for number, messages in outgoing.items()
@@ -292,7 +313,7 @@ class Controller:
     def log_start(self) -> LogStart:
         """Return the first line of a log that begins now."""
         links = tuple(link.snapshot() for link in self.links)
-        return LogStart(self.config, self.instance, self.estimators.state(), links)
+        return LogStart(self.config, self.instance, self.estimators.state(), links, self.control)
 
     def restore_links(self, links: tuple[LinkSnapshot, ...]) -> None:
         """Take links as a recorded log found them. Only a replay does this."""
@@ -302,11 +323,8 @@ class Controller:
     def _observe(self, name: str, value_ms: float, owner: Sequence | None) -> None:
         self.estimators.observe(name, value_ms)
         if owner is not None:
-            self._logs.observed(name, value_ms, owner.number)
+            self.logs.observed(name, value_ms, owner.number)
 
     def _take_measured(self, sequence: Sequence) -> None:
-        if not sequence.arrivals.measured:
-            return
-        measured, sequence.arrivals.measured = sequence.arrivals.measured, []
-        for name, value in measured:
+        for name, value in sequence.take_measured():
             self._observe(name, value, sequence)

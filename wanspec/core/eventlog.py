@@ -10,8 +10,9 @@ from typing import Any
 
 from wanspec.core import events
 from wanspec.core.config import ControllerConfig, Fingerprint, LinkConfig, SamplingMode
+from wanspec.core.control import Control, Speculation
 from wanspec.core.costs import CostModel
-from wanspec.core.events import Event, Received, Request, Submitted
+from wanspec.core.events import Controlled, Event, Received, Request, Submitted
 from wanspec.core.link import LinkSnapshot
 from wanspec.core.options import GenerationOptions
 from wanspec.core.sampling import Sampling
@@ -33,6 +34,7 @@ _KINDS: dict[str, type[Any]] = {
         events.Received,
         events.Tick,
         events.Observed,
+        events.Controlled,
     )
 }
 
@@ -45,6 +47,7 @@ class LogStart:
     instance: bytes
     estimators: dict[str, list[float]]
     links: tuple[LinkSnapshot, ...]
+    control: Control
 
 
 def start_line(start: LogStart, now: float) -> str:
@@ -67,6 +70,7 @@ def start_line(start: LogStart, now: float) -> str:
         "instance": start.instance.hex(),
         "estimators": start.estimators,
         "links": [asdict(link) for link in start.links],
+        "control": _plain(start.control),
     }
     return json.dumps(entry, separators=(",", ":"))
 
@@ -119,7 +123,9 @@ def _read_start(entry: dict[str, Any]) -> LogStart:
         **settings,
     )
     links = tuple(LinkSnapshot(**link) for link in entry["links"])
-    return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], links)
+    # Logs from before there was a control have none.
+    control = _read_control(entry.get("control", {}))
+    return LogStart(config, bytes.fromhex(entry["instance"]), entry["estimators"], links, control)
 
 
 def _plain(value: Any) -> Any:
@@ -127,7 +133,7 @@ def _plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, frozenset):
         return sorted(value)
-    if isinstance(value, (Request, Sampling, GenerationOptions)):
+    if isinstance(value, (Request, Sampling, GenerationOptions, Control)):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
 
@@ -137,7 +143,9 @@ def _read_event(entry: dict[str, Any]) -> Event:
     if kind is Received:
         return Received(entry["link"], base64.b64decode(entry["data"]))
     if kind is Submitted:
-        return Submitted(entry["sequence"], _read_request(entry["request"]))
+        return Submitted(entry["sequence"], _read_request(entry["request"]), entry.get("waited_ms", 0.0))
+    if kind is Controlled:
+        return Controlled(_read_control(entry["control"]))
     event: Event = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})
     return event
 
@@ -147,6 +155,10 @@ def _read_request(values: dict[str, Any]) -> Request:
     sampling, options = Sampling(**values.pop("sampling", {})), _read_options(values.pop("options", {}))
     prompt, end_ids = tuple(values.pop("prompt")), frozenset(values.pop("end_ids"))
     return Request(prompt=prompt, end_ids=end_ids, sampling=sampling, options=options, **values)
+
+
+def _read_control(values: dict[str, Any]) -> Control:
+    return Control(**values | {"speculation": Speculation(values.get("speculation", Speculation.REMOTE))})
 
 
 def _read_options(values: dict[str, Any]) -> GenerationOptions:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from wanspec.core.config import DEFAULT_POLICY
+from wanspec.core.control import Control
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.options import PLAIN, GenerationOptions
 from wanspec.core.sampling import GREEDY, Sampling
@@ -24,7 +25,8 @@ class Request:
         prompt: token ids, at least one.
         max_tokens: most tokens to generate, at least one.
         end_ids: tokens that end the output; the one met is not part of it.
-        policy: name in ``wanspec.core.policies.POLICIES``.
+        policy: name in ``wanspec.core.policies.POLICIES``; empty for the controller's default, which may change while
+            the request runs, and goes without parameters here.
         parameters: the policy's parameters by name.
         record: keep an event log of this request (``Finished.log``).
         deadline_ms: longest the whole request may take, 0 for no limit of its own.
@@ -44,16 +46,25 @@ class Request:
     sampling: Sampling = GREEDY
     options: GenerationOptions = PLAIN
 
+    @property
+    def reserved(self) -> int:
+        """Most tokens that prompt and answer can have together."""
+        return len(self.prompt) + self.max_tokens
+
 
 # Events of a controller
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A new request; ``sequence`` is a number the caller has not used before."""
+    """A new request; ``sequence`` is a number the caller has not used before.
+
+    ``waited_ms``: how long it has waited for its turn already. Only recorded logs hold it.
+    """
 
     sequence: int
     request: Request
+    waited_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +142,25 @@ class Observed:
     value_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """An operator has set the switches; running sequences follow from their next decision on."""
+
+    control: Control
+
+
 Event: TypeAlias = (
-    Submitted | Cancelled | Verified | Drafted | Failed | Connected | Disconnected | Received | Tick | Observed
+    Submitted
+    | Cancelled
+    | Verified
+    | Drafted
+    | Failed
+    | Connected
+    | Disconnected
+    | Received
+    | Tick
+    | Observed
+    | Controlled
 )
 
 # Actions of a controller

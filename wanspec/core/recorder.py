@@ -40,6 +40,10 @@ class Logs:
         """Keep a log of one sequence from here on."""
         self._recorders[sequence] = Recorder(sequence, self._controller, now)
 
+    def resumed(self, event: Submitted, now: float) -> None:
+        """Begin a sequence's own log with its request, which came earlier."""
+        self._recorders[event.sequence].record(event, None, now)
+
     def record(self, event: Event, frame: Frame | None, now: float) -> None:
         """Take an event before the controller acts on it; ``frame`` is what a received one holds, if valid."""
         if self._write is not None:

@@ -61,6 +61,10 @@ class RemoteDrafts:
             Open(self._number, self.epoch, tuple(tokens), self._hashes[len(tokens)], self._drafting, self._traceparent)
         )
 
+    def aim(self, tree: TokenTree, drafting: Drafting) -> None:
+        """Have drafts go into another tree of the same tokens, made otherwise, from the next opening on."""
+        self._tree, self._drafting = tree, drafting
+
     def committing(self, tokens: Sequence[int]) -> None:
         """Count passes of the worker that foresaw some of these tokens, before the tree descends along them."""
         node: Node | None = self._tree.root

@@ -35,12 +35,13 @@ def replay(lines: Iterable[str]) -> dict[int, Replayed]:
         ProtocolError: the log cannot be read.
     """
     start, _, entries = read_log(lines)
-    controller = Controller(start.config, instance=start.instance, estimators=Estimators(start.estimators))
+    estimators = Estimators(start.estimators)
+    controller = Controller(start.config, control=start.control, instance=start.instance, estimators=estimators)
     controller.restore_links(start.links)
     sequences: dict[int, Replayed] = {}
     for now, event in entries:
         if isinstance(event, Submitted):
-            sequences[event.sequence] = Replayed(event.request.prompt, now)
+            sequences[event.sequence] = Replayed(event.request.prompt, now - event.waited_ms)
         live = dict(controller.sequences)
         for action in controller.handle(event, now):
             if isinstance(action, Emit):

@@ -46,7 +46,8 @@ class Tally:
     """Counters of one sequence. Times in ms, bytes without gRPC and TCP framing.
 
     ``remote_passes_used`` counts passes of which at least one node became text. ``positions`` holds, by who proposed a
-    draft, for each place in the verified chain how many drafts were verified there, and how many accepted.
+    draft, for each place in the verified chain how many drafts were verified there, and how many accepted. ``shadow``
+    has the counts of :class:`wanspec.core.shadow.Shadow`.
     """
 
     rounds: int = 0
@@ -72,6 +73,7 @@ class Tally:
     positions: dict[str, list[list[int]]] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    shadow: Counter[str] = field(default_factory=Counter)
 
     def verified(self, place: int, origin: Origin, accepted: bool) -> None:
         """Count a draft at its place in the verified chain, from 0."""
@@ -91,6 +93,7 @@ class Tally:
         values["positions"] = {who: [list(counts) for counts in places] for who, places in self.positions.items()}
         values["causes"] = dict(self.causes)
         values["lost"] = dict(self.lost)
+        values["shadow"] = dict(self.shadow)
         for name in ("waited_ms", "target_ms", "local_draft_ms"):
             values[name] = round(getattr(self, name), 3)
         return values

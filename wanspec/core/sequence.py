@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from wanspec.core.arrivals import Arrivals
 from wanspec.core.config import ControllerConfig
+from wanspec.core.control import Control, Speculation
 from wanspec.core.costs import CostModel
 from wanspec.core.coupling import draft_sampling, drafting_for
 from wanspec.core.estimators import Estimators, entropy_from_log_prob
@@ -24,9 +25,10 @@ from wanspec.core.events import (
     Verify,
 )
 from wanspec.core.options import GenerationOptions
-from wanspec.core.policies import DraftLocally, Outcome, Policy, VerifyNow, Wait
+from wanspec.core.policies import DraftLocally, Outcome, VerifyNow, Wait
 from wanspec.core.remote import RemoteDrafts
 from wanspec.core.rounds import Round, Tally
+from wanspec.core.shadow import Shadow
 from wanspec.core.tree import Node, Origin, TokenTree
 
 
@@ -37,27 +39,32 @@ class Sequence:
         self,
         number: int,
         request: Request,
-        policy: Policy,
+        control: Control,
         config: ControllerConfig,
         estimators: Estimators,
+        submitted: float,
         now: float,
     ) -> None:
         self.number = number
         self.request = request
-        self.policy = policy
+        self.policy = control.make_policy(request.policy, request.parameters)
         self.estimators = estimators
         self.tree = TokenTree(request.prompt)
         self.tally = Tally()
         self.rounds: list[Round] = []
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
-        drafting = drafting_for(policy.drafting(estimators), self._drafts_by)
+        drafting = drafting_for(self.policy.drafting(self.estimators), self._drafts_by)
         self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
         self.arrivals = Arrivals(self.tree, estimators)
+        self.shadow: Shadow | None = None
         self.overdue = False
         self.opened_ms = now
         self.finished = False
+        self.end_reason = ""
+        self._control = control
         self._config = config
-        self._submitted = now
+        self._submitted = submitted
+        self._began: float | None = None
         self._first_token: float | None = None
         self._local_draft = config.local_draft
         self._actions = 0
@@ -71,6 +78,7 @@ class Sequence:
         self._wake: float | None = None
         self._round = Round(0, len(request.prompt), 0.0)
         self._before_end = request.options.without_end(request.end_ids, config.fingerprint.vocab_size)
+        self.aim()
 
     # What a policy sees
 
@@ -96,7 +104,7 @@ class Sequence:
     @property
     def worker_ready(self) -> bool:
         """A worker drafts for this sequence and is not overdue."""
-        return self.remote.open and not self.overdue
+        return self.remote.open and not self.overdue and self.shadow is None
 
     @property
     def local_draft(self) -> bool:
@@ -122,13 +130,65 @@ class Sequence:
         """When the present wait began, None where there is none."""
         return self._wait_began
 
+    # What an operator sets
+
+    @property
+    def wants_worker(self) -> bool:
+        """Whether a worker is to draft for it."""
+        return self.policy.uses_worker and self._control.speculation in (Speculation.SHADOW, Speculation.REMOTE)
+
+    @property
+    def submitted(self) -> float:
+        """When its request came, ms."""
+        return self._submitted
+
+    def adopt(self, control: Control) -> None:
+        """Go on as an operator says now. The worker has to open the sequence again, if it is to draft further on."""
+        before, self._control = self._control, control
+        renewed = not self.request.policy and not control.same_policy(before)
+        if renewed:
+            self.policy = control.make_policy("", {})
+        if renewed or control.speculation is not before.speculation:
+            self.overdue = False
+            self.remote.close()
+            if before.speculation is Speculation.REMOTE:
+                self.tree.clear()
+            self.aim()
+
+    def aim(self) -> None:
+        """Choose, by what is known now, how the worker drafts and which tree that goes to: from the next opening on."""
+        shadowed = self.wants_worker and self._control.speculation is Speculation.SHADOW
+        self.shadow = Shadow(self.tree.tokens, self.estimators, self.tally.shadow) if shadowed else None
+        tree = self.tree if self.shadow is None else self.shadow.tree
+        self.remote.aim(tree, drafting_for(self.policy.drafting(self.estimators), self._drafts_by))
+
+    @property
+    def seen(self) -> Arrivals:
+        """What measures the worker's drafts."""
+        return self.arrivals if self.shadow is None else self.shadow.arrivals
+
+    def take_measured(self) -> list[tuple[str, float]]:
+        """Return what has been measured for the estimators, once."""
+        measured, self.arrivals.measured = self.arrivals.measured, []
+        if self.shadow is not None:
+            measured += self.shadow.arrivals.measured
+            self.shadow.arrivals.measured = []
+        return measured
+
     # The loop
+
+    def begin(self, now: float) -> list[Action]:
+        """Its turn has come."""
+        self._began = self.opened_ms = now
+        self._round.began_ms = now - self._submitted
+        return self.advance(now)
 
     def advance(self, now: float) -> list[Action]:
         """Do what can be done now: nothing while an engine call is under way."""
         if self.finished or self._pending is not None:
             return []
-        decision = self.policy.decide(self, now)
+        off = self._control.speculation is Speculation.OFF
+        decision = VerifyNow(0) if off else self.policy.decide(self, now)
         if isinstance(decision, Wait):
             if self._wait_began is None:
                 self._begin_wait(decision, now)
@@ -171,6 +231,8 @@ class Sequence:
         self._account(path, accepted, committed, event, now)
         self.policy.verified(self._outcome(path, accepted, event, now), now)
         origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
+        if self.shadow is not None:
+            self.shadow.committing(committed, now)
         arrival = self.arrivals.committing(committed, now)
         self.tree.descend(committed)
         self.tree.root.arrival_ms = arrival
@@ -191,6 +253,8 @@ class Sequence:
         self.tally.local_draft_passes += len(event.tokens)
         self.tally.local_draft_ms += event.engine_ms
         self._round.local_passes += len(event.tokens)
+        if self.shadow is not None:
+            self.shadow.drafted(len(event.tokens))
         for index, token in enumerate(event.tokens):
             log_prob = event.log_probs[index] if event.log_probs else 0.0
             following = self.tree.add(node, token, log_prob, Origin.LOCAL, now)
@@ -237,7 +301,7 @@ class Sequence:
         if self.finished:
             return []
         self._end_wait(now)
-        self.finished = True
+        self.finished, self.end_reason = True, reason
         actions: list[Action] = [] if self._pending is None else [Abort(self._pending)]
         self._pending = None
         self.remote.close()
@@ -261,6 +325,7 @@ class Sequence:
             "finish_reason": reason,
             "prompt_tokens": len(self.request.prompt),
             "output_tokens": self.generated,
+            "queued_ms": round((now if self._began is None else self._began) - self._submitted, 3),
             "latency_ms": round(now - self._submitted, 3),
             "ttft_ms": None if first is None else round(first - self._submitted, 3),
             "rtt_ms": None if rtt is None else round(rtt, 3),
@@ -274,6 +339,8 @@ class Sequence:
     def _draft(self, decision: DraftLocally, now: float) -> list[Action]:
         path = self.tree.best_path(self._config.max_draft)
         self._cause(decision.cause)
+        if self.shadow is not None:
+            self.shadow.drafting(len(path), decision.count)
         action = self._call(path, now, is_draft=True)
         self._pending_count = decision.count
         tokens = tuple(node.token for node in path)
@@ -282,6 +349,8 @@ class Sequence:
 
     def _verify(self, decision: VerifyNow, now: float) -> list[Action]:
         path = list(decision.path) or self.tree.best_path(min(decision.count, self.most_drafts))
+        if self.shadow is not None:
+            self.shadow.verifying(self.most_drafts)
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)

@@ -193,6 +193,10 @@ class TokenTree:
         self.root = node
         return hits
 
+    def clear(self) -> None:
+        """Prune all that is below the root."""
+        self._prune_children(self.root, None, None)
+
     def path_to(self, node: Node) -> tuple[int, ...]:
         """Return the tokens from below the root down to a live node."""
         depth = node.position - self.root.position

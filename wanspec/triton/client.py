@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,12 +14,14 @@ from tritonclient.utils import InferenceServerException
 
 from wanspec.core.tree import Origin
 from wanspec.errors import (
+    BusyError,
     DeadlineError,
     InvalidRequestError,
     RequestCancelledError,
     ServerError,
     UnavailableError,
 )
+from wanspec.triton.connection import Connection
 from wanspec.triton.endpoint import INPUTS
 
 MODEL = "wanspec"
@@ -27,30 +29,10 @@ DEFAULT_URL = "127.0.0.1:8001"
 TIMEOUT_S = 120.0
 PASSED = "ms have passed"
 LATER = ("StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED")
-PROBE_TIMEOUT_S = 10.0
+_PROBE_S = 10.0
 
 Prompt: TypeAlias = str | bytes | Sequence[int] | Sequence[Mapping[str, str]]
 """Text, token ids, or the messages of a conversation."""
-
-
-class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # tritonclient has no types
-    """A client that can be closed at any moment: half made, should Ctrl-C come then, or with a request under way."""
-
-    _channel: Any = None
-    _stream: Any = None
-
-    def close(self) -> None:
-        """Close; a request still under way is cancelled, not waited for."""
-        self.stop_stream(cancel_requests=True)
-        if self._channel is not None:
-            super().close()
-
-    def stop_stream(self, cancel_requests: bool = False) -> None:
-        """Stop the stream, if there is one, and all of its threads."""
-        if self._stream is not None:
-            # One that is cancelled, or has broken, leaves gRPC's thread waiting for more requests: this ends it.
-            self._stream._request_queue.put(None)
-        super().stop_stream(cancel_requests)
 
 
 @dataclass(slots=True)
@@ -92,7 +74,7 @@ class Pending:
         self._url = url
         self._timeout_s = timeout_s
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._client = _Connection(url)
+        self._client = Connection(url)
         self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
         try:
             self._client.async_stream_infer(model, inputs)
@@ -113,7 +95,7 @@ class Pending:
         """
         try:
             while not self.answer.finish_reason:
-                yield self._take()
+                yield self._piece(self.take())
         finally:
             self.cancel()
 
@@ -131,7 +113,8 @@ class Pending:
         """Make whoever iterates cancel the request and raise. From any thread; returns at once."""
         self._results.put(RequestCancelledError("the request was cancelled"))
 
-    def _take(self) -> Piece:
+    def take(self) -> Any:
+        """Wait for the next response. Raises as iteration does, which nobody may do at the same time."""
         try:
             outcome = self._results.get(timeout=self._timeout_s)
         except queue.Empty:
@@ -140,6 +123,9 @@ class Pending:
             raise outcome
         if isinstance(outcome, InferenceServerException):
             raise _as_error(self._url, outcome)
+        return outcome
+
+    def _piece(self, outcome: Any) -> Piece:
         text = _text(outcome, "text_output")
         tokens = tuple(outcome.as_numpy("output_ids").reshape(-1).tolist())
         origins = tuple(Origin(value) for value in outcome.as_numpy("origins").reshape(-1).tolist())
@@ -230,20 +216,15 @@ class WanspecClient:
         Raises:
             ServerError: the endpoint cannot be reached, or does not serve the model.
         """
-        client = _Connection(self._url)
-        try:
-            config = client.get_model_config(self._model, as_json=True, client_timeout=PROBE_TIMEOUT_S)["config"]
-        except InferenceServerException as error:
-            raise ServerError(f"{self._url}: {error.message()}") from error
-        finally:
-            client.close()
+        found = self._probe(lambda client: client.get_model_config(self._model, as_json=True, client_timeout=_PROBE_S))
+        config = found["config"]
         return {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
 
     def ready(self) -> bool:
         """Whether the endpoint can be reached and serves the model."""
-        client = _Connection(self._url)
+        client = Connection(self._url)
         try:
-            return bool(client.is_model_ready(self._model, client_timeout=PROBE_TIMEOUT_S))
+            return bool(client.is_model_ready(self._model, client_timeout=_PROBE_S))
         except InferenceServerException:
             return False
         finally:
@@ -255,19 +236,34 @@ class WanspecClient:
         Raises:
             ServerError: the endpoint cannot be reached.
         """
-        client = _Connection(self._url)
+        index = self._probe(lambda client: client.get_model_repository_index(as_json=True, client_timeout=_PROBE_S))
+        return [str(model["name"]) for model in index.get("models", [])]
+
+    def control(self, changes: Mapping[str, Any] | None = None, token: str = "") -> dict[str, Any]:
+        """Set switches (``docs/operations.md``), or none; return the state. Raises as :class:`Pending` does."""
+        given = {**(changes or {}), **({"token": token} if token else {})}
+        pending = Pending(self._url, self._model, [_input("control", "BYTES", json.dumps(given).encode())], _PROBE_S)
         try:
-            index = client.get_model_repository_index(as_json=True, client_timeout=PROBE_TIMEOUT_S)
+            state: dict[str, Any] = json.loads(_text(pending.take(), "state"))
+            return state
+        finally:
+            pending.cancel()
+
+    def _probe(self, call: Callable[[Connection], Any]) -> Any:
+        client = Connection(self._url)
+        try:
+            return call(client)
         except InferenceServerException as error:
             raise ServerError(f"{self._url}: {error.message()}") from error
         finally:
             client.close()
-        return [str(model["name"]) for model in index.get("models", [])]
 
 
 def _as_error(url: str, error: InferenceServerException) -> Exception:
     message = str(error.message())
     name, _, problem = message.partition(": ")
+    if name == BusyError.CODE:
+        return BusyError(problem)
     if name.split(".")[0] in INPUTS and problem and not problem.endswith(PASSED):
         return InvalidRequestError(name, problem)
     if message.endswith(PASSED):

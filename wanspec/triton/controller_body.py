@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.config import ControllerConfig
+from wanspec.core.control import Control
 from wanspec.core.controller import Controller
 from wanspec.core.events import (
     Abort,
@@ -20,6 +21,7 @@ from wanspec.core.events import (
     Cancelled,
     Connect,
     Connected,
+    Controlled,
     Disconnect,
     Disconnected,
     Draft,
@@ -36,7 +38,8 @@ from wanspec.core.events import (
     Verified,
     Verify,
 )
-from wanspec.errors import WanspecError
+from wanspec.core.totals import state_of
+from wanspec.errors import BusyError, WanspecError
 from wanspec.network.link import LinkClient, LinkConnection, LinkTarget
 from wanspec.triton.body import Body
 from wanspec.triton.call_threads import CallThreads
@@ -71,11 +74,13 @@ class ControllerBody(Body[Event, Action]):
         engines: Engines,
         links: Sequence[LinkTarget] = (),
         *,
+        control: Control | None = None,
         engine_threads: int = 64,
         event_log: Path | None = None,
     ) -> None:
         self._log_file = event_log.open("a", encoding="utf-8") if event_log is not None else None
-        self.controller = Controller(config, log=self._write_log if self._log_file is not None else None)
+        log = self._write_log if self._log_file is not None else None
+        self.controller = Controller(config, control=control, log=log)
         super().__init__("wanspec-controller", self.controller)
         self._engines = engines
         self._links = [LinkClient(target, _LinkEvents(self, number)) for number, target in enumerate(links)]
@@ -115,7 +120,7 @@ class ControllerBody(Body[Event, Action]):
         self.controller.check(request)
 
     def submit(self, request: Request, client: Client) -> None:
-        """Take a request, from any thread. Refusals reach the client as :class:`Finished` with reason ``error``."""
+        """Take a request, from any thread. The client is told of a refusal: reason ``refused``, or ``busy``."""
         number = next(self._numbers)
         self._clients.add(number, client)
         try:
@@ -123,7 +128,20 @@ class ControllerBody(Body[Event, Action]):
         except Exception as error:
             if not isinstance(error, WanspecError):
                 logger.exception("request %d failed before it began", number)
-            self._clients.tell(Finished(number, "error", {}, str(error)))
+            self._clients.tell(Finished(number, "busy" if isinstance(error, BusyError) else "refused", {}, str(error)))
+
+    def set_control(self, control: Control) -> None:
+        """Set the switches, from any thread.
+
+        Raises:
+            InvalidRequestError: the default policy cannot be.
+        """
+        self.handle(Controlled(control))
+
+    def state(self) -> dict[str, Any]:
+        """Describe the controller (``docs/operations.md``), from any thread."""
+        with self._lock:
+            return state_of(self.controller)
 
     def is_engine_call(self, action: Action) -> bool:
         """Verifications and local drafts."""

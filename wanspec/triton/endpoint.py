@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.events import Request
 from wanspec.errors import InvalidRequestError
+from wanspec.triton.control import CONTROL, STATE
 from wanspec.triton.request_options import read_options, read_sampling
 from wanspec.triton.request_tensors import Tensors, number, text, whole
 from wanspec.triton.text import TextCodec
@@ -41,8 +42,9 @@ INPUTS = (
     "deadline_ms",
     "return_summary",
     "return_event_log",
+    CONTROL,
 )
-OUTPUTS = ("text_output", "output_ids", "origins", "num_input_tokens", "finish_reason", "summary", "event_log")
+OUTPUTS = ("text_output", "output_ids", "origins", "num_input_tokens", "finish_reason", "summary", "event_log", STATE)
 
 DEFAULT_MAX_TOKENS = 128
 PROMPTS = ("text_input", "input_ids", "messages")
@@ -51,11 +53,20 @@ _NO_END = -1
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What applies to a request that does not say otherwise."""
+    """What applies to a request that does not say otherwise.
+
+    Attributes:
+        policy, parameters: what a request's ``policy_parameters`` alone are added to.
+        context: longest sequence, tokens.
+        deadline_ms: longest time for a request that does not limit itself; 0 for no limit.
+        max_deadline_ms: longest time for any request; 0 for no limit.
+    """
 
     policy: str = DEFAULT_POLICY
     parameters: Mapping[str, float | int | str] | None = None
     context: int = 1024
+    deadline_ms: float = 0.0
+    max_deadline_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,7 @@ def read_request(tensors: Tensors, codec: TextCodec, defaults: Defaults, tracepa
         policy=policy,
         parameters=parameters,
         record=bool(whole(tensors, "return_event_log", 0)),
-        deadline_ms=_deadline(tensors),
+        deadline_ms=_deadline(tensors, defaults),
         traceparent=traceparent,
         sampling=read_sampling(tensors),
         options=read_options(tensors, codec),
@@ -148,6 +159,9 @@ def _messages(raw: str) -> list[dict[str, str]]:
 
 
 def _policy(tensors: Tensors, defaults: Defaults) -> tuple[str, dict[str, float | int | str]]:
+    """Name and parameters; neither where the request says nothing, and the controller's default is to apply."""
+    if "policy" not in tensors and "policy_parameters" not in tensors:
+        return "", {}
     name = text(tensors, "policy", defaults.policy)
     parameters = dict(defaults.parameters or {}) if name == defaults.policy else {}
     raw = text(tensors, "policy_parameters", "")
@@ -172,11 +186,12 @@ def _end_ids(tensors: Tensors, codec: TextCodec) -> frozenset[int]:
     return frozenset() if end == _NO_END else frozenset([end])
 
 
-def _deadline(tensors: Tensors) -> float:
+def _deadline(tensors: Tensors, defaults: Defaults) -> float:
     value = number(tensors, "deadline_ms", 0.0)
     if not 0.0 <= value < float("inf"):
         raise InvalidRequestError("deadline_ms", f"{value} is not a time of 0 ms or more")
-    return value
+    value, most = value or defaults.deadline_ms, defaults.max_deadline_ms
+    return min(value or most, most) if most else value
 
 
 def delta(text: str, tokens: tuple[int, ...], origins: tuple[int, ...]) -> dict[str, NDArray[Any]]:

@@ -57,6 +57,12 @@ class RegionSettings:
         max_draft_len: most drafts in one verification.
         context: longest sequence in tokens; the target's own limit where None.
         engine_timeout_ms: longest that an engine call may take.
+        max_sequences: most requests that decode at once; others wait for their turn.
+        max_reserved_tokens: most tokens that they may come to hold together, each its prompt and ``max_tokens``; the
+            target's ``kv_tokens`` where None, and no limit where that is not given either.
+        max_queue: most requests that wait; more are refused as busy.
+        deadline_ms: longest time for a request that does not limit itself.
+        max_deadline_ms: longest time for any request.
         sampling: how drafts are verified above temperature 0: ``coupled``, or ``tensorrt_llm`` (``docs/sampling.md``).
         padded_vocab_size: columns of the target's logits, 0 where there is no padding.
         auth_token_file: holds the token that the controller shows to the worker; empty for none.
@@ -81,6 +87,11 @@ class RegionSettings:
     max_draft_len: int = 32
     context: int | None = None
     engine_timeout_ms: float = 60_000.0
+    max_sequences: int = 64
+    max_reserved_tokens: int | None = None
+    max_queue: int = 256
+    deadline_ms: float = 600_000.0
+    max_deadline_ms: float = 3_600_000.0
     sampling: str = "coupled"
     padded_vocab_size: int = 0
     auth_token_file: str = ""
@@ -124,6 +135,11 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "worker_streams": settings.streams,
         "auth_token_file": settings.auth_token_file,
         "context": context,
+        "max_sequences": settings.max_sequences,
+        "max_reserved_tokens": settings.max_reserved_tokens or settings.target.kv_tokens,
+        "max_queue": settings.max_queue,
+        "deadline_ms": settings.deadline_ms,
+        "max_deadline_ms": settings.max_deadline_ms,
         "max_draft_len": settings.max_draft_len,
         "policy": settings.policy,
         "policy_parameters": json.dumps(dict(settings.policy_parameters)),

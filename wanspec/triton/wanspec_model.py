@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.config import DEFAULT_POLICY, ControllerConfig, Fingerprint, SamplingMode
+from wanspec.core.control import Control
 from wanspec.core.costs import CostModel
 from wanspec.core.events import Draft, Finished, Verify
 from wanspec.core.policies import make_policy
@@ -27,6 +29,7 @@ from wanspec.network.link import LinkTarget
 from wanspec.triton import tensorrt_llm
 from wanspec.triton.auth import read_token
 from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
+from wanspec.triton.control import CONTROL, STATE, read_control
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.endpoint import INPUTS, Asked, Defaults, beginning, closing, delta, read_request
 from wanspec.triton.parameters import Parameters
@@ -40,6 +43,9 @@ except ImportError:  # outside Triton's stub; only what runs inside it calls
     pb_utils = None
 
 logger = logging.getLogger(__name__)
+
+_CODES = {"refused": "INVALID_ARG", "busy": "UNAVAILABLE"}
+"""Of Triton's errors, by the reason of an end."""
 
 
 class TritonPythonModel:
@@ -65,6 +71,9 @@ class TritonPythonModel:
             streams=_streams(parameters),
             auth_token=read_token(parameters.text("auth_token_file", "")),
             context=parameters.whole("context", minimum=2),
+            max_sequences=parameters.whole("max_sequences", 0) or None,
+            max_reserved_tokens=parameters.whole("max_reserved_tokens", 0) or None,
+            max_queue=parameters.whole("max_queue", 0) if parameters.text("max_queue", "") else None,
             max_draft=parameters.whole("max_draft_len", 32),
             local_draft=bool(parameters.text("draft_model", "")),
             engine_ms=parameters.number("engine_timeout_ms", 60_000.0, minimum=1.0),
@@ -85,6 +94,7 @@ class TritonPythonModel:
             config,
             engines,
             _links(parameters),
+            control=Control(policy=self._defaults.policy, parameters=self._defaults.parameters or {}),
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
         )
@@ -97,7 +107,11 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 refuse_options(_parameters(request))
-                asked = read_request(_tensors(request), self._codec, self._defaults, _traceparent(request))
+                tensors = _tensors(request)
+                if CONTROL in tensors:
+                    self._take_control(tensors, sender)
+                    continue
+                asked = read_request(tensors, self._codec, self._defaults, _traceparent(request))
                 self._body.check(asked.request)
                 self._body.submit(asked.request, _Answer(sender, asked, self._codec))
             except WanspecError as error:
@@ -105,6 +119,18 @@ class TritonPythonModel:
             except Exception as error:  # a fault of ours must not reach the other requests of this call
                 logger.exception("a request failed before it began")
                 _refuse(sender, f"{type(error).__name__}: {error}", "INTERNAL")
+
+    def _take_control(self, tensors: dict[str, NDArray[Any]], sender: Any) -> None:
+        controller = self._body.controller
+        control = read_control(tensors, controller.control, controller.config.auth_token)
+        if control is not controller.control:
+            self._body.set_control(control)
+            self._defaults = replace(self._defaults, policy=control.policy, parameters=control.parameters)
+            logger.warning("control: %s", control)
+        state, limits = self._body.state(), self._defaults
+        state["limits"] |= {"deadline_ms": limits.deadline_ms, "max_deadline_ms": limits.max_deadline_ms}
+        answer = {STATE: np.array([[json.dumps(state).encode()]], dtype=np.object_)}
+        sender.send(_response(answer), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self) -> None:
         """Stop."""
@@ -176,7 +202,7 @@ class _Answer:
             _refuse(self._sender, "the request was cancelled", "CANCELLED")
             return
         if finished.error:
-            _refuse(self._sender, finished.error, "INVALID_ARG" if not finished.summary else "INTERNAL")
+            _refuse(self._sender, finished.error, _CODES.get(finished.reason, "INTERNAL"))
             return
         self._pieces.append(self._text.flush())
         outputs = self._begun(delta("".join(self._pieces), tuple(self._tokens), tuple(self._origins)))
@@ -227,7 +253,8 @@ def _defaults(parameters: Parameters, context: int) -> Defaults:
         make_policy(name, values)
     except (ValueError, AttributeError, InvalidRequestError) as error:
         raise ConfigError("parameters.policy", str(error)) from error
-    return Defaults(name, values, context)
+    longest = parameters.number("max_deadline_ms", 0.0)
+    return Defaults(name, values, context, parameters.number("deadline_ms", 0.0), longest)
 
 
 def _tensors(request: Any) -> dict[str, NDArray[Any]]:
