@@ -14,7 +14,7 @@ import click
 
 from wanspec.cli import exit_codes
 from wanspec.cli.exit_codes import ExitCode
-from wanspec.errors import WanspecError
+from wanspec.errors import BusyError, WanspecError
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -27,6 +27,12 @@ CURES: Mapping[int, str] = {
     errno.EROFS: "choose another disk",
 }
 """What to do about errors of files."""
+
+
+class _Busy(click.ClickException):
+    """Ends the process with an exit code of its own."""
+
+    exit_code = ExitCode.BUSY
 
 
 class JsonErrors(click.Command):
@@ -63,10 +69,11 @@ class JsonErrors(click.Command):
             self._fail(ctx, f"{error.filename}: {error.strerror}" + (f"; {cure}" if cure else ""), error)
 
     def _fail(self, ctx: click.Context, message: str, error: Exception) -> NoReturn:
+        busy = isinstance(error, BusyError)
         if not ctx.params.get("as_json"):
-            raise click.ClickException(message) from error
-        click.echo(json.dumps({"error": message}))
-        sys.exit(ExitCode.FAILED)
+            raise (_Busy if busy else click.ClickException)(message) from error
+        click.echo(json.dumps({"error": message} | ({"code": BusyError.CODE} if busy else {})))
+        sys.exit(ExitCode.BUSY if busy else ExitCode.FAILED)
 
 
 def write_exit_codes(formatter: click.HelpFormatter, codes: Mapping[ExitCode, str]) -> None:

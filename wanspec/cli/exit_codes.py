@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1
     USAGE = 2
+    BUSY = 75  # EX_TEMPFAIL of sysexits.h
     INTERRUPTED = 128 + signal.SIGINT
     TERMINATED = 128 + signal.SIGTERM
 
@@ -31,5 +32,6 @@ def meanings(done: str = DONE, failed: str = FAILED) -> Iterator[tuple[ExitCode,
     yield ExitCode.DONE, done
     yield ExitCode.FAILED, failed
     yield ExitCode.USAGE, "the command line is wrong"
+    yield ExitCode.BUSY, "the endpoint is busy: try again a moment later"
     yield ExitCode.INTERRUPTED, "Ctrl-C: what was started is stopped and removed"
     yield ExitCode.TERMINATED, "SIGTERM: the same"

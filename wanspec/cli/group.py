@@ -13,6 +13,7 @@ from wanspec.cli import (
     completion,
     config,
     conformance,
+    control,
     demo,
     doctor,
     generate,
@@ -55,6 +56,7 @@ def cli() -> None:
       wanspec generate "Why is the sky blue?"
       wanspec chat                a conversation, each token marked by who proposed it
       wanspec bench               policies side by side on real servers
+      wanspec control             what the endpoint does now; switches that need no restart
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
       wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
@@ -65,6 +67,7 @@ for command in (
     up.up,
     generate.generate,
     chat.chat,
+    control.control,
     demo.demo,
     doctor.doctor,
     models.models,

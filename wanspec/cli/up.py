@@ -13,6 +13,7 @@ from rich.console import Console
 
 from wanspec.cli.command import JSON_OPTION, parse_settings
 from wanspec.cli.configured import ConfiguredCommand, config_option
+from wanspec.cli.limits import limit_options, limits_of
 from wanspec.cli.machine import cores
 from wanspec.cli.progress import running
 from wanspec.cli.regions import (
@@ -32,10 +33,10 @@ from wanspec.cli.render import make_console
 from wanspec.cli.supervisor import Supervisor
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.policies import POLICIES
-from wanspec.defaults import default_of
 from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
 from wanspec.triton import logs
+from wanspec.triton.auth import read_token
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings, with_stored_costs
@@ -59,20 +60,7 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
 @engine_options
 @click.option("--pace-ms", type=PaceType(), default=Pace(), help="Least duration of a step: target,draft,worker.")
 @click.option("--context", type=click.IntRange(2), help="Longest sequence in tokens; default: the target's own.")
-@click.option(
-    "--max-draft-len",
-    type=click.IntRange(0, 256),
-    default=default_of(RegionSettings, "max_draft_len"),
-    show_default=True,
-    help="Most drafts in one verification.",
-)
-@click.option(
-    "--engine-timeout-ms",
-    type=click.FloatRange(1),
-    default=default_of(RegionSettings, "engine_timeout_ms"),
-    show_default=True,
-    help="Longest engine call.",
-)
+@limit_options
 @click.option(
     "--compat", is_flag=True, help="Also serve tensorrt_llm, ensemble and more, for NVIDIA's example clients."
 )
@@ -82,6 +70,11 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Default: 8001 if free.")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="Default: 8000 if free.")
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Default: 8002 if free.")
+@click.option(
+    "--auth-token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Holds a token that the regions, and `wanspec control`, have to show.",
+)
 @click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
 @click.option(
     "--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go and stay."
@@ -147,8 +140,8 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         policy=options["policy"],
         policy_parameters=parameters,
         context=options["context"],
-        max_draft_len=options["max_draft_len"],
-        engine_timeout_ms=options["engine_timeout_ms"],
+        **limits_of(options),
+        auth_token_file=_token_file(options["auth_token_file"]),
         event_log=_log_file(options["event_log"]),
         compat=options["compat"],
         decoupled=options["decoupled"],
@@ -215,6 +208,13 @@ def _welcome_clients(console: Console, where: dict[str, Any]) -> None:
 
 def _tell(console: Console, line: str) -> None:
     console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+
+def _token_file(path: Path | None) -> str:
+    if path is None:
+        return ""
+    read_token(str(path))
+    return str(path.absolute())
 
 
 def _log_file(path: Path | None) -> str:

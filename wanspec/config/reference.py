@@ -32,8 +32,8 @@ for fields of text, which take it as it is. Fields that are not known, and value
 
 `up` uses all sections but the last three. `demo` takes `regions.pair`, `regions.pace_ms`, `link.rtt_ms` and
 `generation.max_tokens`. `generate` and `chat` take `endpoint`, `policy` and `generation`; `serve-openai` these and
-`openai`. A pair or a model that is typed replaces those of the file; another policy that is typed leaves out
-its parameters.
+`openai`; `control` takes `endpoint.url` and `server.auth_token_file`. A pair or a model that is typed replaces those
+of the file; another policy that is typed leaves out its parameters.
 
 ```yaml
 regions:

@@ -116,6 +116,9 @@ class Server(Section):
     metrics_port: Port | None = Field(default=None, description="Prometheus metrics; 8002, or a free one, where null.")
     log_dir: File | None = Field(default=None, description="Where the servers' logs go and stay.")
     event_log: File | None = Field(default=None, description="File for the controller's event log.")
+    auth_token_file: File | None = Field(
+        default=None, description="Holds a token that the regions, and `wanspec control`, have to show."
+    )
 
 
 class Limits(Section):
@@ -123,6 +126,26 @@ class Limits(Section):
 
     max_draft_len: int = _of(RegionSettings, "max_draft_len", "Most drafts in one verification.", ge=0, le=256)
     engine_timeout_ms: float = _of(RegionSettings, "engine_timeout_ms", "Longest engine call, ms.", ge=1)
+    max_sequences: int = _of(
+        RegionSettings, "max_sequences", "Most requests that decode at once; others wait.", ge=1, le=1024
+    )
+    max_reserved_tokens: int | None = _of(
+        RegionSettings,
+        "max_reserved_tokens",
+        "Most tokens, prompts and `max_tokens`, of these together; null: no limit.",
+        ge=2,
+    )
+    max_queue: int = _of(
+        RegionSettings, "max_queue", "Most requests that wait; more are refused as busy.", ge=0, le=65_536
+    )
+    deadline_ms: float = _of(RegionSettings, "deadline_ms", "Longest time for requests that do not say, ms.", ge=1)
+    max_deadline_ms: float = _of(RegionSettings, "max_deadline_ms", "Longest time for any request, ms.", ge=1)
+
+    @model_validator(mode="after")
+    def _deadlines(self) -> Limits:
+        if self.deadline_ms > self.max_deadline_ms:
+            raise ConfigError("deadline_ms", f"{self.deadline_ms:g} is above max_deadline_ms, {self.max_deadline_ms:g}")
+        return self
 
 
 class Endpoint(Section):

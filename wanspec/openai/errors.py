@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from wanspec.errors import DeadlineError, InvalidRequestError, UnavailableError, WanspecError
+from wanspec.errors import BusyError, DeadlineError, InvalidRequestError, UnavailableError, WanspecError
 
 RETRY_AFTER_S = 1
 _TYPES = ("bool", "int", "float", "str")
@@ -49,7 +49,7 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
 
 def busy(message: str) -> ApiError:
     """A request that may be served a moment later."""
-    return ApiError(503, f"{message}; try again", SERVER, code="busy")
+    return ApiError(503, f"{message}; try again", SERVER, code=BusyError.CODE)
 
 
 def of_validation(error: ValidationError) -> ApiError:
@@ -76,6 +76,8 @@ def of_upstream(error: WanspecError, names: Mapping[str, str]) -> ApiError:
         param = names.get(error.field, error.field)
         too_long = "context of" in problem and error.field in ("text_input", "input_ids", "messages", "max_tokens")
         return invalid(param, problem, "context_length_exceeded" if too_long else "invalid_value")
+    if isinstance(error, BusyError):
+        return ApiError(503, str(error), SERVER, code=BusyError.CODE)
     if isinstance(error, UnavailableError):
         return ApiError(503, f"the endpoint takes no request now: {error}", SERVER, code="unavailable")
     if isinstance(error, DeadlineError):

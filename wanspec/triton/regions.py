@@ -146,7 +146,7 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "engine_timeout_ms": settings.engine_timeout_ms,
         "sampling": settings.sampling,
         "padded_vocab_size": settings.padded_vocab_size,
-        "engine_threads": 64,
+        "engine_threads": settings.max_sequences,
         "event_log": settings.event_log,
         "verify_costs_file": settings.costs.get("target", ""),
         "draft_costs_file": settings.costs.get("draft", ""),

@@ -9,7 +9,9 @@ import pytest
 
 from wanspec.core.policies import POLICIES
 from wanspec.core.rounds import Tally
+from wanspec.defaults import default_of
 from wanspec.triton import endpoint
+from wanspec.triton.regions import RegionSettings
 from wanspec.triton.request_tensors import MAX_TEXT_BYTES
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +46,11 @@ def test_the_code_has_the_same_inputs_and_outputs():
 
 def test_limits_and_defaults():
     assert str(endpoint.DEFAULT_MAX_TOKENS) in documented("Inputs")["max_tokens"][3]
+    longest = [default_of(RegionSettings, name) for name in ("deadline_ms", "max_deadline_ms")]
+    assert re.findall(r"\d{2,}", " ".join(documented("Inputs")["deadline_ms"])) == [
+        "32",
+        *(f"{ms:.0f}" for ms in longest),
+    ]
     assert f"{MAX_TEXT_BYTES >> 20} MiB" in documented("Inputs")["text_input"][-2]
     assert re.findall(r"`(\w+)`", DOCS.split("How to decode:")[1].split("|")[0]) == list(POLICIES)
 
@@ -55,6 +62,7 @@ def test_the_summary_has_every_field():
         "finish_reason",
         "prompt_tokens",
         "output_tokens",
+        "queued_ms",
         "latency_ms",
         "ttft_ms",
         "rtt_ms",

@@ -15,7 +15,7 @@ from wanspec.cli.command import as_typed, parse_settings
 from wanspec.cli.group import cli
 from wanspec.network.ports import reserve_ports
 
-COMMANDS = ("up", "generate", "demo", "bench", "doctor", "calibrate", "serve-openai", "models")
+COMMANDS = ("up", "generate", "control", "demo", "bench", "doctor", "calibrate", "serve-openai", "models")
 
 
 @pytest.fixture

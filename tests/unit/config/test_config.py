@@ -92,6 +92,7 @@ def test_values_of_the_environment_are_yaml() -> None:
         ("regions:\n  pace_ms: {target: 1, drafts: 2}\n", "2:24: regions.pace_ms.drafts: is not a field"),
         ("link:\n  rtt_ms: 20\n  jitter_ms: 11\n", "3:3: link.jitter_ms: 11 is above 10, half of rtt_ms"),
         ("link:\n  rtt_ms: .nan\n", "2:3: link.rtt_ms: Input should be a finite number"),
+        ("limits: {deadline_ms: 9, max_deadline_ms: 8}\n", "1:10: limits.deadline_ms: 9 is above max_deadline_ms, 8"),
         ("policy:\n  name: magic\n", "2:3: policy.name: 'magic' is unknown; choose one of target_only"),
         ("policy:\n  parameters:\n    k: 99\n", "3:5: policy.parameters.k: 99 is outside 1 to 32"),
         ("policy:\n  parameters: {depth: 1}\n", "2:16: policy.parameters.depth: "),

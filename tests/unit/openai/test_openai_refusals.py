@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.unit.openai.front import Endpoint, client_of, post, serving, wait_until
-from wanspec.errors import DeadlineError, InvalidRequestError, ServerError, UnavailableError
+from wanspec.errors import BusyError, DeadlineError, InvalidRequestError, ServerError, UnavailableError
 
 QUESTION: Any = [{"role": "user", "content": "Why?"}]
 
@@ -98,6 +98,7 @@ def test_neutral_values_of_what_is_not_served_pass(client: openai.OpenAI) -> Non
         (InvalidRequestError("text_input", "is empty"), openai.BadRequestError, "prompt"),
         (InvalidRequestError("policy_parameters.k", "99 is outside"), openai.BadRequestError, "policy_parameters.k"),
         (UnavailableError("connection refused"), openai.InternalServerError, None),
+        (BusyError("64 requests are under way"), openai.InternalServerError, None),
         (DeadlineError("too late"), openai.InternalServerError, None),
         (ServerError("broken"), openai.InternalServerError, None),
     ],
@@ -115,7 +116,8 @@ def test_errors_of_the_endpoint(
     with pytest.raises(kind) as caught:
         client.completions.create(model="wanspec", prompt="x", stream=stream)
     assert caught.value.param == param
-    status = {UnavailableError: 503, DeadlineError: 504, ServerError: 502}.get(type(error), 400)
+    assert caught.value.code == "busy" or not isinstance(error, BusyError)
+    status = {UnavailableError: 503, BusyError: 503, DeadlineError: 504, ServerError: 502}.get(type(error), 400)
     assert caught.value.status_code == status
     assert (caught.value.response.headers.get("retry-after") == "1") == (status == 503)
 

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from wanspec.errors import RequestCancelledError, ServerError, UnavailableError
+from wanspec.errors import BusyError, RequestCancelledError, ServerError, UnavailableError
 from wanspec.network.ports import reserve_ports
 from wanspec.triton.client import WanspecClient
 
@@ -44,6 +45,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             response = service_pb2.ModelStreamInferResponse()
             if prompt == b"fail":
                 response.error_message = "broken"
+            if prompt == b"busy":
+                response.error_message = "busy: 1 requests are under way; try again later"
             outputs = [("text_output", "BYTES", b"\1\0\0\0x"), ("output_ids", "INT32", b"\1\0\0\0")]
             outputs += [("origins", "UINT8", b"\0"), ("num_input_tokens", "INT32", b"\7\0\0\0")]
             if prompt == b"end":
@@ -56,13 +59,31 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             yield response
 
 
-def test_no_thread_is_left_of_a_request_however_it_ends() -> None:
+def test_busy_is_known_by_its_code_whatever_else_the_message_says() -> None:
+    with serving() as client:
+        with pytest.raises(BusyError, match=r"^busy: 1 requests are under way; try again later$"):
+            client.ask("busy").result()
+        with pytest.raises(ServerError, match="broken") as caught:
+            client.ask("fail").result()
+        assert not isinstance(caught.value, UnavailableError)
+
+
+@contextmanager
+def serving() -> Iterator[WanspecClient]:
     pool = ThreadPoolExecutor(16)
     server = grpc.server(pool)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Server(), server)
     client = WanspecClient(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", timeout_s=20.0)
     server.start()
     try:
+        yield client
+    finally:
+        server.stop(0).wait()
+        pool.shutdown()
+
+
+def test_no_thread_is_left_of_a_request_however_it_ends() -> None:
+    with serving() as client:
         before = others()
         for _ in range(5):
             assert client.ask("end").result().prompt_tokens == 7
@@ -75,9 +96,6 @@ def test_no_thread_is_left_of_a_request_however_it_ends() -> None:
         while others() - before and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not others() - before
-    finally:
-        server.stop(0).wait()
-        pool.shutdown()
 
 
 def others() -> set[threading.Thread]:

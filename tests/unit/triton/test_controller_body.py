@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from tests.unit.core.core_doubles import PRINT
 from tests.unit.triton.waiting import LIMIT_S, until
 from wanspec.core.config import ControllerConfig
+from wanspec.core.control import Control, Speculation
 from wanspec.core.eventlog import read_log
 from wanspec.core.events import Draft, Finished, Request, Verify
 from wanspec.core.tree import Origin
+from wanspec.errors import InvalidRequestError
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.tensorrt_llm import EngineAnswer
 
@@ -81,8 +83,11 @@ class Client:
 
 
 @contextmanager
-def controller(engines: Engines, threads: int = 4, event_log: Path | None = None) -> Iterator[ControllerBody]:
-    body = ControllerBody(ControllerConfig(PRINT, links=0), engines, engine_threads=threads, event_log=event_log)
+def controller(
+    engines: Engines, threads: int = 4, event_log: Path | None = None, **limits: int
+) -> Iterator[ControllerBody]:
+    config = ControllerConfig(PRINT, links=0, **limits)
+    body = ControllerBody(config, engines, engine_threads=threads, event_log=event_log)
     body.start()
     try:
         yield body
@@ -199,6 +204,37 @@ def test_tokens_that_a_client_is_slow_to_take_keep_no_round_waiting() -> None:
         assert client.end is None
         taken.set()
         assert (client.reason(), client.tokens) == ("length", [7] * 5)
+
+
+def test_one_waits_and_one_more_is_busy() -> None:
+    engines = Engines()
+    gate = engines.gate(1)
+    with controller(engines, max_sequences=1, max_queue=1) as body:
+        first, second, third = (ask(body, Client()) for _ in range(3))
+        assert third.reason() == "busy"
+        assert third.end is not None
+        assert third.end.error.startswith("busy: 1 requests are under way and 1 wait")
+        assert (body.state()["running"], body.state()["waiting"]) == (1, 1)
+        gate.set()
+        assert (first.reason(), second.reason()) == ("length", "length")
+        assert (body.state()["running"], body.state()["waiting"]) == (0, 0)
+    assert engines.served == [1] * 5 + [2] * 5
+
+
+def test_a_request_that_cannot_be_is_refused() -> None:
+    with controller(Engines()) as body:
+        client = Client()
+        body.submit(Request((5,), 0), client)
+        assert client.reason() == "refused"
+
+
+def test_switches_reach_the_controller() -> None:
+    with controller(Engines()) as body:
+        body.set_control(Control(Speculation.OFF, "local", {"k": 3}))
+        assert (body.state()["speculation"], body.state()["policy_parameters"]) == ("off", {"k": 3})
+        with pytest.raises(InvalidRequestError, match="magic"):
+            body.set_control(Control(policy="magic"))
+        assert body.state()["policy"] == "local"
 
 
 def test_a_deadline_passes_while_an_engine_works() -> None:

@@ -30,8 +30,8 @@ def test_defaults() -> None:
     asked = read(text_input=text("My fellow citizens"))
     assert asked.request.prompt == tuple(CODEC.tokenizer.encode("My fellow citizens").ids)
     assert asked.request.max_tokens == 128
-    assert asked.request.policy == "wanspec"
-    assert asked.request.parameters == {"k": 3}
+    assert (asked.request.policy, asked.request.parameters) == ("", {}), "the controller's default, whatever it is then"
+    assert asked.request.deadline_ms == 0.0
     assert asked.request.end_ids == frozenset({0})
     assert asked.request.traceparent == "00-abc"
     assert (asked.stream, asked.summary, asked.event_log) == (False, False, False)
@@ -45,6 +45,24 @@ def test_a_policy_of_its_own_starts_from_its_own_defaults() -> None:
     assert read(text_input=text("a"), policy=text("local")).request.parameters == {}
     asked = read(text_input=text("a"), policy_parameters=text(json.dumps({"phi": 1})))
     assert asked.request.parameters == {"k": 3, "phi": 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "usual", "most", "expected"),
+    [
+        (None, 0, 0, 0),
+        (0, 9, 0, 9),
+        (None, 9, 20, 9),
+        (5, 9, 20, 5),
+        (30, 9, 20, 20),
+        (None, 0, 20, 20),
+        (30, 9, 0, 30),
+    ],
+)
+def test_deadlines(sent: float | None, usual: float, most: float, expected: float) -> None:
+    tensors = {} if sent is None else {"deadline_ms": np.array([[sent]], np.float32)}
+    defaults = Defaults(deadline_ms=usual, max_deadline_ms=most)
+    assert read_request({"text_input": text("a"), **tensors}, CODEC, defaults).request.deadline_ms == expected
 
 
 @pytest.mark.parametrize(("end_id", "expected"), [(-1, frozenset()), (7, frozenset({7}))])
