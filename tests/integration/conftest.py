@@ -19,9 +19,11 @@ LINK_TIMEOUT_S = 30.0
 
 @pytest.fixture(scope="session")
 def small_regions() -> RegionSettings:
-    """The small pair in float64, where equality with target-only output is strict."""
+    """The small pair in float64, where equality with target-only output is strict. More than 16 requests queue."""
     float64 = EngineSettings(dtype="float64")
-    return RegionSettings(resolve("small-target"), resolve("small-draft"), float64, float64, float64)
+    return RegionSettings(
+        resolve("small-target"), resolve("small-draft"), float64, float64, float64, max_sequences=16, max_queue=128
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import openai
 import pytest
+from click.testing import CliRunner
 
+from tests.unit.openai.front import serving
+from wanspec.cli.group import cli
 from wanspec.core.config import Fingerprint
 from wanspec.core.messages import Frame, Header, Hello, Refuse, RefuseCode, Welcome
 from wanspec.core.wire import decode, encode
+from wanspec.errors import BusyError, InvalidRequestError
 from wanspec.models import fingerprint, resolve
 from wanspec.triton.client import Answer, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
@@ -20,6 +27,7 @@ from wanspec.triton.regions import EngineSettings, RegionSettings
 
 AT_ONCE = 60
 STEP_MS = 500.0
+RESERVED = 1_010
 TOKEN = "a token that both sides know"
 
 
@@ -35,6 +43,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         zero,
         zero,
         auth_token_file=str(folder / "token"),
+        max_reserved_tokens=RESERVED,
+        max_queue=2,
     )
     with Deployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
         yield deployment
@@ -100,6 +110,52 @@ def knock(url: str, frame: bytes) -> bytes:
     result = replies.get(timeout=10)
     client.stop_stream(cancel_requests=True)
     return bytes(result.as_numpy("frame").tobytes())  # type: ignore[attr-defined]
+
+
+def test_one_more_than_may_wait_is_busy_however_it_asks(deployment: Deployment) -> None:
+    url = deployment.controller.grpc_endpoint
+    client = WanspecClient(url)
+    open_ones = [client.ask([1, 2, 3], max_tokens=1_000, policy="target_only")]
+    try:
+        next(iter(open_ones[0]))
+        open_ones += [client.ask([1], max_tokens=200, policy="target_only") for _ in range(2)]
+        until(lambda: client.control(token=TOKEN)["waiting"] == 2)
+        with pytest.raises(BusyError, match=r"busy: 1 requests are under way and 2 wait, .* is 2; try again later"):
+            client.ask([1], max_tokens=1).result()
+        body = json.dumps({"text_input": "a"}).encode()
+        generate = f"http://127.0.0.1:{deployment.controller.ports.http}/v2/models/wanspec/generate"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(generate, body, timeout=20)
+        assert caught.value.code == 503
+        assert json.load(caught.value)["error"].startswith("busy: ")
+        caught.value.close()
+        told = CliRunner().invoke(cli, ["generate", "a", "--url", url])
+        assert (told.exit_code, "busy: 1 requests" in told.stderr) == (75, True)
+        with serving(client) as front, openai.OpenAI(base_url=f"{front}/v1", api_key="x", max_retries=0) as asks:
+            with pytest.raises(openai.InternalServerError) as refused:
+                asks.completions.create(model="wanspec", prompt="a")
+            assert (refused.value.status_code, refused.value.code) == (503, "busy")
+            assert refused.value.response.headers["retry-after"] == "1"
+    finally:
+        for pending in open_ones:
+            pending.cancel()
+    until(lambda: not client.control(token=TOKEN)["reserved_tokens"])
+    assert client.control(token=TOKEN)["totals"]["ended"]["busy"] == 4
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not holds():
+        assert time.monotonic() < deadline, "not within its time"
+        time.sleep(0.02)
+
+
+def test_control_wants_the_token(deployment: Deployment) -> None:
+    client = WanspecClient(deployment.controller.grpc_endpoint)
+    for token in ("", "wrong"):
+        with pytest.raises(InvalidRequestError, match=r"control\.token"):
+            client.control({"speculation": "off"}, token)
+    assert client.control(token=TOKEN)["speculation"] == "remote"
 
 
 def test_parameters_do_not_show_the_token(deployment: Deployment) -> None:

@@ -13,7 +13,8 @@ from rich.table import Table
 from wanspec.cli.command import JSON_OPTION, parse_settings
 from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.endpoint import EndpointType, endpoint_parameters
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 from wanspec.core.control import Speculation
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ConfigError, InvalidRequestError

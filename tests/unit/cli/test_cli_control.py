@@ -13,14 +13,22 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from wanspec.cli import EXIT_BUSY
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.control import state_view
 from wanspec.cli.group import cli
+from wanspec.cli.limits import LIMITS
 from wanspec.core.config import ControllerConfig, Fingerprint
+from wanspec.core.control import Speculation
 from wanspec.core.controller import Controller
 from wanspec.core.events import Request, Submitted
+from wanspec.core.shadow import COUNTS
 from wanspec.core.totals import state_of
+from wanspec.defaults import default_of
 from wanspec.errors import BusyError, InvalidRequestError
+from wanspec.triton.regions import RegionSettings
+
+DOCS = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 
 
 def state(**shadow: int) -> dict[str, Any]:
@@ -113,6 +121,27 @@ def test_refusals_name_the_option(endpoint: type[Endpoint], field: str, said: st
     endpoint.problem = InvalidRequestError(field, "99 is outside 1 to 32")
     done = CliRunner().invoke(cli, ["control"])
     assert (done.exit_code, f"Error: {said} is outside" in done.stderr) == (1, True)
+
+
+def documented(title: str) -> dict[str, str]:
+    """The first two cells of each row of the tables of a section."""
+    section = DOCS.split(f"# {title}\n", 1)[1].split("\n#")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {name.strip("`"): row[0] for cells, *row in rows for name in cells.split(", ")}
+
+
+def test_the_documentation_has_every_field_and_default() -> None:
+    fields = documented("The state")
+    found = state()
+    assert set(fields) == {*found, *found["totals"]}
+    assert tuple(documented("Shadow mode")) == COUNTS
+    limits = documented("Backpressure")
+    written = {name: None if text == "none" else float(text) for name, text in limits.items() if name in LIMITS}
+    assert written == {
+        name: default_of(RegionSettings, name) for name in LIMITS if not name.startswith(("max_draft", "eng"))
+    }
+    assert list(documented("Live control"))[1:5] == [each.value for each in Speculation]
+    assert str(EXIT_BUSY) in limits["wanspec generate` and others"]
 
 
 @click.command(cls=JsonErrors)
