@@ -33,6 +33,8 @@ from wanspec.triton.watchdog import SHARED_MEMORY, children_of
 DOCS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 REQUESTS, AT_ONCE = 200, 64
 TOKENS = 12
+UNREAD = 500
+"""Tokens of a stream that nobody reads: more bytes than the 64 KiB that gRPC lets a sender have under way."""
 BAD: tuple[dict[str, Any], ...] = (
     {"max_tokens": 0},
     {"max_tokens": 5_000},
@@ -56,7 +58,7 @@ def unread_stream(deployment: Deployment) -> Iterator[None]:
     request = service_pb2.ModelInferRequest(model_name="wanspec")
     for name, kind, data in (
         ("input_ids", "INT32", (7).to_bytes(4, "little")),
-        ("max_tokens", "INT32", (1_000).to_bytes(4, "little")),
+        ("max_tokens", "INT32", (UNREAD).to_bytes(4, "little")),
         ("end_id", "INT32", (-1).to_bytes(4, "little", signed=True)),
         ("stream", "BOOL", b"\1"),
         ("return_event_log", "BOOL", b"\1"),
@@ -82,7 +84,7 @@ def unread_stream(deployment: Deployment) -> Iterator[None]:
 @contextmanager
 def unread_events(deployment: Deployment) -> Iterator[None]:
     """The same over HTTP, of a client with hardly any buffer."""
-    body = json.dumps({"input_ids": [7], "max_tokens": 1_000, "end_id": -1, "stream": True, "return_event_log": True})
+    body = json.dumps({"input_ids": [7], "max_tokens": UNREAD, "end_id": -1, "stream": True, "return_event_log": True})
     head = f"POST /v2/models/wanspec/generate_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)

@@ -149,19 +149,9 @@ class Controlled:
     control: Control
 
 
-Event: TypeAlias = (
-    Submitted
-    | Cancelled
-    | Verified
-    | Drafted
-    | Failed
-    | Connected
-    | Disconnected
-    | Received
-    | Tick
-    | Observed
-    | Controlled
-)
+_Told: TypeAlias = Submitted | Cancelled | Observed | Controlled
+_Answered: TypeAlias = Verified | Drafted | Failed
+Event: TypeAlias = _Told | _Answered | Connected | Disconnected | Received | Tick
 
 # Actions of a controller
 
