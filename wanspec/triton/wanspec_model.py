@@ -126,7 +126,8 @@ class TritonPythonModel:
         if control is not controller.control:
             self._body.set_control(control)
             self._defaults = replace(self._defaults, policy=control.policy, parameters=control.parameters)
-            logger.warning("control: %s", control)
+            named = control.speculation.value, control.policy, dict(control.parameters)
+            logger.warning("control: speculation %s, default policy %s %s", *named)
         state, limits = self._body.state(), self._defaults
         state["limits"] |= {"deadline_ms": limits.deadline_ms, "max_deadline_ms": limits.max_deadline_ms}
         answer = {STATE: np.array([[json.dumps(state).encode()]], dtype=np.object_)}
