@@ -117,7 +117,8 @@ def test_one_more_than_may_wait_is_busy_however_it_asks(deployment: Deployment) 
     client = WanspecClient(url)
     open_ones = [client.ask([1, 2, 3], max_tokens=1_000, policy="target_only")]
     try:
-        next(iter(open_ones[0]))
+        pieces = iter(open_ones[0])
+        next(pieces)
         open_ones += [client.ask([1], max_tokens=200, policy="target_only") for _ in range(2)]
         until(lambda: client.control(token=TOKEN)["waiting"] == 2)
         with pytest.raises(BusyError, match=r"busy: 1 requests are under way and 2 wait, .* is 2; try again later"):
