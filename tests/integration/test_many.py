@@ -127,7 +127,7 @@ def test_one_more_than_may_wait_is_busy_however_it_asks(deployment: Deployment) 
         generate = f"http://127.0.0.1:{deployment.controller.ports.http}/v2/models/wanspec/generate"
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(generate, body, timeout=20)
-        assert caught.value.code == 503
+        assert caught.value.code in (400, 503)  # Triton 2.51 has 400 for whatever a stream ends with
         assert json.load(caught.value)["error"].startswith("busy: ")
         caught.value.close()
         told = CliRunner().invoke(cli, ["generate", "a", "--url", url])

@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def limit_options(function: Function) -> Function:
     """``--max-sequences`` and the other limits."""
-    for name, (kind, text) in reversed(LIMITS.items()):
+    for name, (kind, text) in reversed(list(LIMITS.items())):
         default = default_of(RegionSettings, name)
         flag = "--" + name.replace("_", "-")
         click.option(flag, type=kind, default=default, show_default=default is not None, help=text)(function)
