@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from wanspec.cli import EXIT_BUSY
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.control import state_view
+from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.group import cli
 from wanspec.cli.limits import LIMITS
 from wanspec.core.config import ControllerConfig, Fingerprint
@@ -141,7 +141,7 @@ def test_the_documentation_has_every_field_and_default() -> None:
         name: default_of(RegionSettings, name) for name in LIMITS if not name.startswith(("max_draft", "eng"))
     }
     assert list(documented("Live control"))[1:5] == [each.value for each in Speculation]
-    assert str(EXIT_BUSY) in limits["wanspec generate` and others"]
+    assert str(int(ExitCode.BUSY)) in limits["wanspec generate` and others"]
 
 
 @click.command(cls=JsonErrors)
