@@ -1,4 +1,4 @@
-"""Bounds of durations that a busy machine cannot break: what lasts too short is wrong, what lasts too long may be load."""
+"""Bounds of durations that a busy machine cannot break: too short is wrong, too long may be load."""
 
 from __future__ import annotations
 
