@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.quick import QuickDeployment
 from wanspec.models import resolve
 from wanspec.network.shape import LinkShape
 from wanspec.triton.client import WanspecClient
@@ -27,7 +28,7 @@ def small_regions() -> RegionSettings:
 @pytest.fixture(scope="session")
 def small(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     settings = DeploymentSettings(small_regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
-    with Deployment(settings) as deployment:
+    with QuickDeployment(settings) as deployment:
         yield deployment
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.conftest import wait_for_worker
 from tests.integration.prompts import PROMPTS
+from tests.integration.quick import QuickDeployment
 from wanspec.core.replay import replay
 from wanspec.core.tree import Origin
 from wanspec.triton.client import Answer, Pending, WanspecClient
@@ -57,7 +58,7 @@ def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathF
         EngineSettings(dtype="float64", pace_ms=12.0),
         EngineSettings(dtype="float64", pace_ms=12.0),
     )
-    with Deployment(DeploymentSettings(paced, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
+    with QuickDeployment(DeploymentSettings(paced, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
         yield deployment
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.integration.quick import QuickDeployment
 from wanspec.core.config import Fingerprint
 from wanspec.core.messages import Frame, Header, Hello, Refuse, RefuseCode, Welcome
 from wanspec.core.wire import decode, encode
@@ -36,7 +37,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         zero,
         auth_token_file=str(folder / "token"),
     )
-    with Deployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
+    with QuickDeployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
         yield deployment
 
 
