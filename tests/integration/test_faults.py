@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -17,6 +19,7 @@ from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
 
+STRUCK = ("wanspec", "remote_sync", "adaptive")
 TOKENS = 120
 STRIKE_AFTER = 8
 # docs/architecture.md: a wait for the worker ends after max(25 ms, RTT + 2 worker passes). The rest is a target step
@@ -64,6 +67,10 @@ def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def healthy(deployment: Deployment) -> WanspecClient:
+    return healthy_client(deployment)
+
+
+def healthy_client(deployment: Deployment) -> WanspecClient:
     deployment.relay.set(delay_ms=10.0, state="on")
     if not deployment.worker.running:
         deployment.worker.restart()
@@ -89,11 +96,38 @@ def longest_wait(answer: Answer) -> float:
     return max(each.waited_ms for each in replayed.rounds)
 
 
-@pytest.mark.parametrize("policy", ["wanspec", "remote_sync", "adaptive"])
-def test_worker_killed_mid_answer(
-    deployment: Deployment, healthy: WanspecClient, expected: list[int], policy: str
-) -> None:
-    watched = watch(ask(healthy, policy), deployment.worker.kill)
+@dataclass
+class Killed:
+    """What became of answers whose worker was killed: short ones meanwhile, and a long one that saw it come back."""
+
+    watched: dict[str, Watched]
+    long: Answer
+    tokens_before: int
+
+
+@pytest.fixture(scope="module")
+def killed(deployment: Deployment) -> Killed:
+    """One worker's death in the middle of several answers: restarting it takes longest."""
+    client = healthy_client(deployment)
+    long = client.ask(PROMPTS[0], max_tokens=600, end_id=-1, policy="remote_sync")
+    pieces = iter(long)
+    for _ in range(4):
+        next(pieces)
+    all_drafted_for = threading.Barrier(len(STRUCK), action=deployment.worker.kill, timeout=20.0)
+    with ThreadPoolExecutor(len(STRUCK)) as pool:
+        watched = {policy: pool.submit(watch, ask(client, policy), all_drafted_for.wait) for policy in STRUCK}
+    deployment.worker.restart()
+    deployment.worker.wait_ready(60)
+    wait_for_worker(client)  # new sequences
+    before = len(long.answer.tokens)
+    for _ in pieces:
+        pass
+    return Killed({policy: each.result() for policy, each in watched.items()}, long.answer, before)
+
+
+@pytest.mark.parametrize("policy", STRUCK)
+def test_worker_killed_mid_answer(killed: Killed, expected: list[int], policy: str) -> None:
+    watched = killed.watched[policy]
     assert watched.answer.tokens == expected
     if policy != "adaptive":  # which goes on without drafts where local ones do not pay
         assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
@@ -101,24 +135,12 @@ def test_worker_killed_mid_answer(
     assert longest_wait(watched.answer) < WAIT_MS
 
 
-def test_drafting_resumes_when_the_worker_is_back(
-    deployment: Deployment, healthy: WanspecClient, expected: list[int]
-) -> None:
-    long = healthy.ask(PROMPTS[0], max_tokens=600, end_id=-1, policy="remote_sync")
-    pieces = iter(long)
-    for _ in range(4):
-        next(pieces)
-    deployment.worker.kill()
-    deployment.worker.restart()
-    deployment.worker.wait_ready(60)
-    wait_for_worker(healthy)  # new sequences
-    before = long.answer.tokens[:]
-    for _ in pieces:
-        pass
-    assert long.answer.tokens[:TOKENS] == expected
-    assert len(long.answer.tokens) > len(before)
-    assert long.answer.summary["epochs"] >= 2, "the running sequence was opened again"
-    late = [origin.label for origin in long.answer.origins[-50:]]
+def test_drafting_resumes_when_the_worker_is_back(killed: Killed, expected: list[int]) -> None:
+    long = killed.long
+    assert long.tokens[:TOKENS] == expected
+    assert len(long.tokens) > killed.tokens_before
+    assert long.summary["epochs"] >= 2, "the running sequence was opened again"
+    late = [origin.label for origin in long.origins[-50:]]
     assert "remote" in late, "and drafted for again"
 
 

@@ -33,7 +33,7 @@ from wanspec.triton.regions import RegionSettings
 from wanspec.triton.request_options import REFUSED
 
 TOKENS = 20
-AT_ONCE = 8
+AT_ONCE = 16
 POLICIES = ("local", "remote_sync", "wanspec")
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.7},
