@@ -31,10 +31,18 @@ WAIT_MS = 200.0
 
 @dataclass
 class Watched:
-    """An answer and the longest silence between two pieces of it, in ms."""
+    """An answer and the silences between its pieces, ms, before and after the strike."""
 
     answer: Answer
-    stalls: list[float] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+    def assert_no_long_wait(self) -> None:
+        """No silence and no wait is longer than its limit, or than what this machine makes of healthy rounds."""
+        busy = max(1.0, 4 * max(self.before[1:]) / STALL_MS)
+        assert max(self.after) < busy * STALL_MS
+        (replayed,) = replay(self.answer.event_log).values()
+        assert max(each.waited_ms for each in replayed.rounds) < busy * WAIT_MS
 
 
 def watch(pending: Pending, strike: Callable[[], object]) -> Watched:
@@ -42,7 +50,7 @@ def watch(pending: Pending, strike: Callable[[], object]) -> Watched:
     watched = Watched(pending.answer)
     last, struck = time.monotonic(), False
     for number, _ in enumerate(pending):
-        watched.stalls.append((time.monotonic() - last) * 1e3)
+        (watched.after if struck else watched.before).append((time.monotonic() - last) * 1e3)
         if not struck and number >= STRIKE_AFTER and Origin.REMOTE in pending.answer.origins:
             struck = True
             strike()
@@ -90,12 +98,6 @@ def ask(client: WanspecClient, policy: str = "wanspec") -> Pending:
     return client.ask(PROMPTS[0], max_tokens=TOKENS, end_id=-1, policy=policy, event_log=True)
 
 
-def longest_wait(answer: Answer) -> float:
-    """Longest wait for the worker in any round, ms."""
-    (replayed,) = replay(answer.event_log).values()
-    return max(each.waited_ms for each in replayed.rounds)
-
-
 @dataclass
 class Killed:
     """What became of answers whose worker was killed: short ones meanwhile, and a long one that saw it come back."""
@@ -131,8 +133,7 @@ def test_worker_killed_mid_answer(killed: Killed, expected: list[int], policy: s
     assert watched.answer.tokens == expected
     if policy != "adaptive":  # which goes on without drafts where local ones do not pay
         assert watched.answer.summary["accepted_local"] > 0, "it went on with local drafts"
-    assert max(watched.stalls[1:]) < STALL_MS
-    assert longest_wait(watched.answer) < WAIT_MS
+    watched.assert_no_long_wait()
 
 
 def test_drafting_resumes_when_the_worker_is_back(killed: Killed, expected: list[int]) -> None:
@@ -148,15 +149,13 @@ def test_silent_wan_costs_one_deadline(deployment: Deployment, healthy: WanspecC
     watched = watch(ask(healthy), lambda: deployment.relay.set(state="off"))
     assert watched.answer.tokens == expected
     assert watched.answer.summary["accepted_local"] > 0
-    assert max(watched.stalls[1:]) < STALL_MS
-    assert longest_wait(watched.answer) < WAIT_MS
+    watched.assert_no_long_wait()
 
 
 def test_cut_wan_and_reconnection(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:
     watched = watch(ask(healthy), lambda: deployment.relay.set(state="cut"))
     assert watched.answer.tokens == expected
-    assert max(watched.stalls[1:]) < STALL_MS
-    assert longest_wait(watched.answer) < WAIT_MS
+    watched.assert_no_long_wait()
     down = healthy.ask(PROMPTS[0], max_tokens=20, end_id=-1).result()
     assert down.tokens == expected[:20]
     assert down.summary["remote_draft_passes"] == 0, "no worker, so no remote drafts"
