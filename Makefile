@@ -47,12 +47,19 @@ format: venv
 
 venv: $(INSTALLED)
 
+ifndef LOCKED
+# One `make` at a time makes the environment, where the system has flock; another then finds it made.
+$(INSTALLED): pyproject.toml constraints.txt
+	mkdir -p $(VENV)
+	$(if $(shell command -v flock),flock $(VENV)) $(MAKE) --no-print-directory LOCKED=yes $(INSTALLED)
+else
 # PyTorch first and alone: only it comes from TORCH_INDEX.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install -c constraints.txt -e '.[local,openai,dev,docs]'
 	touch $@
+endif
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
