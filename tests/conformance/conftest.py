@@ -59,7 +59,7 @@ def templates(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("conformance")
     tiny = {"model_dir": str(save_tiny_llama(folder / "tiny")), "max_draft_len": 4, "decoupled": "true"}
