@@ -50,8 +50,7 @@ venv: $(INSTALLED)
 ifndef LOCKED
 # One `make` at a time makes the environment, where the system has flock; another then finds it made.
 $(INSTALLED): pyproject.toml constraints.txt
-	mkdir -p $(VENV)
-	$(if $(shell command -v flock),flock $(VENV)) $(MAKE) --no-print-directory LOCKED=yes $(INSTALLED)
+	$(if $(shell command -v flock),flock Makefile) $(MAKE) --no-print-directory LOCKED=yes $(INSTALLED)
 else
 # PyTorch first and alone: only it comes from TORCH_INDEX.
 $(INSTALLED): pyproject.toml constraints.txt
