@@ -19,6 +19,7 @@ from wanspec.network.relay import Relay
 from wanspec.network.shape import LinkShape
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 TIMEOUT_S = 10.0
 
 
@@ -87,13 +88,18 @@ def test_delay_is_exact_to_half_a_millisecond_one_way() -> None:
         while True:
             await asyncio.sleep(0)
 
-    async def late_ms(
-        slow: tuple[asyncio.StreamReader, asyncio.StreamWriter], fast: tuple[asyncio.StreamReader, asyncio.StreamWriter]
-    ) -> float:
-        """How much longer than its two delays a round trip takes, beside one without delay at the same time."""
-        pairs = [(await round_trip_ms(*slow), await round_trip_ms(*fast)) for _ in range(10)]
+    async def two_sleeps_ms(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+        """As long as a delayed round trip should take, with what this machine makes late at the moment."""
+        begin = time.perf_counter()
+        await asyncio.sleep(0.015)
+        await round_trip_ms(reader, writer)
+        await asyncio.sleep(0.015)
+        return (time.perf_counter() - begin) * 1000
+
+    async def late_ms(slow: Streams, fast: Streams) -> float:
+        pairs = [(await round_trip_ms(*slow), await two_sleeps_ms(*fast)) for _ in range(10)]
         assert min(delayed for delayed, _ in pairs) >= 30
-        return statistics.median(delayed - plain for delayed, plain in pairs) - 30
+        return statistics.median(delayed for delayed, _ in pairs) - statistics.median(slept for _, slept in pairs)
 
     async def test() -> None:
         async with Bench(LinkShape(delay_ms=15)) as delayed, Bench(LinkShape()) as plain:
