@@ -19,7 +19,6 @@ from wanspec.network.relay import Relay
 from wanspec.network.shape import LinkShape
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 TIMEOUT_S = 10.0
 
 
@@ -96,19 +95,22 @@ def test_delay_is_exact_to_half_a_millisecond_one_way() -> None:
         await asyncio.sleep(0.015)
         return (time.perf_counter() - begin) * 1000
 
-    async def late_ms(slow: Streams, fast: Streams) -> float:
-        pairs = [(await round_trip_ms(*slow), await two_sleeps_ms(*fast)) for _ in range(10)]
-        assert min(delayed for delayed, _ in pairs) >= 30
-        return statistics.median(delayed for delayed, _ in pairs) - statistics.median(slept for _, slept in pairs)
-
     async def test() -> None:
         async with Bench(LinkShape(delay_ms=15)) as delayed, Bench(LinkShape()) as plain:
             awake = asyncio.ensure_future(stay_awake())
             slow, fast = await delayed.warm(), await plain.warm()
-            late: list[float] = []
-            while not in_bounds(late, -math.inf, 1.0):
-                late.append(await late_ms(slow, fast))
+            took: list[float] = []
+            slept: list[float] = []
+            usual: list[float] = []  # of ten each, how much later: a busy machine makes this vary both ways
+            best: list[float] = []  # of all so far: that takes one undisturbed round trip only
+            while not (in_bounds(usual, -math.inf, 1.0) and in_bounds(best, -math.inf, 1.0)):
+                for _ in range(10):
+                    took.append(await round_trip_ms(*slow))
+                    slept.append(await two_sleeps_ms(*fast))
+                usual.append(statistics.median(took[-10:]) - statistics.median(slept[-10:]))
+                best.append(min(took) - min(slept))
             awake.cancel()
+            assert min(took) >= 30
 
     run(test)
 
