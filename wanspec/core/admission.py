@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from wanspec.core.config import ControllerConfig
 from wanspec.core.events import Request
 from wanspec.core.options import check_options, check_sampling
@@ -9,6 +11,20 @@ from wanspec.core.policies import make_policy
 from wanspec.errors import InvalidRequestError
 
 _MAX_TRACEPARENT = 256
+_MAX_SEQUENCE = 0xFFFFFFFF
+MAX_CONVERSATION = 256
+
+
+def check_number(number: int, taken: Container[int]) -> None:
+    """Refuse a number that a sequence cannot have.
+
+    Raises:
+        InvalidRequestError: says what is wrong with it.
+    """
+    if number in taken:
+        raise InvalidRequestError("sequence", f"{number} is already in use")
+    if not 0 <= number <= _MAX_SEQUENCE:
+        raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
 
 
 def check_request(request: Request, config: ControllerConfig) -> None:
@@ -36,6 +52,9 @@ def check_request(request: Request, config: ControllerConfig) -> None:
         raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
     if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
         raise InvalidRequestError("traceparent", f"is not at most {_MAX_TRACEPARENT} ASCII characters")
+    if len(request.conversation) > MAX_CONVERSATION:
+        size = len(request.conversation)
+        raise InvalidRequestError("conversation_id", f"{size} characters, the limit is {MAX_CONVERSATION}")
     check_sampling(request.sampling)
     check_options(request.options, vocab, request.max_tokens)
     make_policy(request.policy, request.parameters)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from uuid import uuid4
 
-from wanspec.core.admission import check_request
+from wanspec.core.admission import check_number, check_request
 from wanspec.core.config import ControllerConfig
 from wanspec.core.estimators import Estimators
 from wanspec.core.eventlog import LogStart
@@ -27,15 +27,16 @@ from wanspec.core.events import (
     Verified,
 )
 from wanspec.core.handshake import mismatch
+from wanspec.core.kept import SentPrefixes
 from wanspec.core.link import Link, LinkSnapshot, LinkState, stream_instance
-from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
+from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Prefilled, Refuse, Welcome
+from wanspec.core.outbox import best_link, flush
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Logs
 from wanspec.core.sequence import Sequence
-from wanspec.core.wire import read, split
-from wanspec.errors import InvalidRequestError, ProtocolError
+from wanspec.core.wire import read
+from wanspec.errors import ProtocolError
 
-_MAX_SEQUENCE = 0xFFFFFFFF
 _LONGEST_PASS_MS = 10_000.0
 
 
@@ -62,6 +63,7 @@ class Controller:
             for number in range(config.links)
         ]
         self.sequences: dict[int, Sequence] = {}
+        self._ended = SentPrefixes(config)
         self._logs = Logs(self, log)
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -70,8 +72,8 @@ class Controller:
         Raises:
             InvalidRequestError: a submitted request that cannot be served; nothing has changed then.
         """
-        if isinstance(event, Submitted) and self._admit(event, now).request.record:
-            self._logs.begin(event.sequence, now)
+        if isinstance(event, Submitted):
+            event = self._admit(event, now)
         frame = read(event.data) if isinstance(event, Received) else None
         self._logs.record(event, frame if isinstance(frame, Frame) else None, now)
         actions = self._dispatch(event, frame, now)
@@ -118,17 +120,20 @@ class Controller:
             self.estimators.observe(event.name, event.value_ms)
         return []
 
-    def _admit(self, event: Submitted, now: float) -> Sequence:
+    def _admit(self, event: Submitted, now: float) -> Submitted:
+        """Take a request; return the event as a log is to have it."""
         number, request = event.sequence, event.request
-        if number in self.sequences:
-            raise InvalidRequestError("sequence", f"{number} is already in use")
-        if not 0 <= number <= _MAX_SEQUENCE:
-            raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
+        check_number(number, self.sequences)
         self.check(request)
         policy = make_policy(request.policy, request.parameters)
         sequence = Sequence(number, request, policy, self.config, self.estimators, now)
         self.sequences[number] = sequence
-        return sequence
+        if event.claims is None:
+            event = replace(event, claims=self._ended.claims(sequence, now))
+        sequence.remote.claims.update(event.claims or ())
+        if request.record:
+            self._logs.begin(number, now)
+        return event
 
     def _answered(self, event: Verified | Drafted | Failed, now: float) -> list[Action]:
         sequence = self.sequences.get(event.action[0])
@@ -185,19 +190,21 @@ class Controller:
         return actions
 
     def _message(self, link: Link, message: Message, touched: dict[int, Sequence], now: float) -> list[Action]:
-        if isinstance(message, Drafts):
+        if isinstance(message, (Drafts, Lost, Prefilled)):
             sequence = self._on_link(link, message.sequence)
-            if sequence is not None:
+            if sequence is None:
+                return []
+            if isinstance(message, Prefilled):
+                sequence.remote.prefilled(message)
+            elif isinstance(message, Drafts):
                 self._drafts(sequence, message, now)
+                touched[sequence.number] = sequence
+            elif sequence.remote.lost(message):
+                self._reopen(sequence, now)
                 touched[sequence.number] = sequence
         elif isinstance(message, PassReport):
             if message.prefills == 0 and 0.0 <= message.pass_ms <= _LONGEST_PASS_MS:
                 self._observe("pass", message.pass_ms, None)
-        elif isinstance(message, Lost):
-            sequence = self._on_link(link, message.sequence)
-            if sequence is not None and sequence.remote.lost(message):
-                self._reopen(sequence, now)
-                touched[sequence.number] = sequence
         elif isinstance(message, Welcome):
             return self._welcome(link, message, now)
         elif isinstance(message, Refuse):
@@ -215,6 +222,7 @@ class Controller:
         if problem:
             return link.refused(problem, now)
         link.welcomed(message, now)
+        self._ended.welcomed(link.number, message.instance)
         for sequence in self.sequences.values():
             self._open_remote(sequence, now)
         return []
@@ -241,58 +249,42 @@ class Controller:
     def _open_remote(self, sequence: Sequence, now: float) -> None:
         if sequence.finished or sequence.remote.open or not sequence.policy.uses_worker:
             return
-        link = self._choose_link()
-        if link is not None:
-            sequence.remote.start(link.number)
+        remotes = (other.remote for other in self.sequences.values())
+        number = best_link(self.links, sequence.remote, remotes, self.config.streams)
+        if number is not None:
+            sequence.remote.start(number)
             sequence.opened_ms = now
             sequence.arrivals.opened(now)
             sequence.overdue = False
 
-    def _choose_link(self) -> Link | None:
-        """Of the first worker that is there, the stream with the fewest sequences; None without a worker."""
-        streams = self.config.streams
-        for first in range(0, len(self.links), streams):
-            up = [link for link in self.links[first : first + streams] if link.up]
-            if len(up) > 1:
-                loads = Counter(s.remote.link for s in self.sequences.values() if s.remote.open)
-                return min(up, key=lambda link: loads[link.number])
-            if up:
-                return up[0]
-        return None
-
     def _reopen(self, sequence: Sequence, now: float) -> None:
-        if sequence.tally.desyncs + sum(sequence.tally.lost.values()) <= self.config.reopen_limit:
+        if sequence.tally.failures <= self.config.reopen_limit:
             self._open_remote(sequence, now)
 
     def _link_lost(self, number: int, now: float) -> list[Action]:
         actions: list[Action] = []
         for sequence in list(self.sequences.values()):
             if sequence.remote.open and sequence.remote.link == number:
-                sequence.remote.drop()
+                sequence.remote.cut_off()
                 self._open_remote(sequence, now)
                 actions += sequence.advance(now)
         return actions
 
     def _flush(self, now: float) -> list[Action]:
-        outgoing: dict[int, list[Message]] = {}
-        for sequence in [s for s in self.sequences.values() if s.remote.has_outgoing or s.finished]:
-            if sequence.remote.link is not None:
-                outgoing.setdefault(sequence.remote.link, []).extend(sequence.remote.take())
+        speaking = [s for s in self.sequences.values() if s.remote.has_outgoing or s.finished]
+        actions = flush([sequence.remote for sequence in speaking], self.links, now) if speaking else []
+        for sequence in speaking:
             if sequence.finished:
                 del self.sequences[sequence.number]
-        return [
-            self.links[number].send(group, now)
-            for number, messages in outgoing.items()
-            if self.links[number].up
-            for group in split(messages)
-        ]
+                self._ended.ended(sequence, now)
+        return actions
 
     # Measurements and logs
 
     def log_start(self) -> LogStart:
         """Return the first line of a log that begins now."""
-        links = tuple(link.snapshot() for link in self.links)
-        return LogStart(self.config, self.instance, self.estimators.state(), links)
+        snapshots = tuple(link.snapshot() for link in self.links)
+        return LogStart(self.config, self.instance, self.estimators.state(), snapshots)
 
     def restore_links(self, links: tuple[LinkSnapshot, ...]) -> None:
         """Take links as a recorded log found them. Only a replay does this."""
