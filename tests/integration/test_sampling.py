@@ -383,3 +383,17 @@ def test_an_answer_over_http_is_the_same(small: Deployment, client: WanspecClien
         answer = json.loads(response.read())
     expected = client.ask(PROMPTS[0], max_tokens=TOKENS, temperature=0.5, top_k=40, seed=11, policy="target_only")
     assert answer["text_output"] == expected.result().text
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "seed": 3}], ids=["greedy", "sampled"])
+def test_log_probabilities_are_those_of_the_target_alone(client: WanspecClient, options: dict[str, Any]) -> None:
+    ask = {"max_tokens": TOKENS, "end_id": -1, "return_log_probs": True, **options}
+    alone = client.ask(PROMPTS[1], policy="target_only", **ask).result()
+    pending = client.ask(PROMPTS[1], policy="wanspec", **ask)
+    pieces = list(pending)
+    assert all(len(piece.log_probs) == len(piece.tokens) for piece in pieces)
+    assert pending.answer.tokens == alone.tokens
+    assert pending.answer.log_probs == pytest.approx(alone.log_probs, abs=1e-5)
+    assert len(alone.log_probs) == TOKENS
+    assert max(alone.log_probs) <= 0.0
+    assert client.ask(PROMPTS[1], max_tokens=4).result().log_probs == []

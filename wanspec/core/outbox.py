@@ -26,13 +26,11 @@ def best_link(
         streams: links to one worker.
     """
     up = [link.number for link in links if link.up]
-    if not up:
-        return None
-    known = max(up, key=lambda number: remote.claims.get(number, 0))
+    known = max(up, key=lambda number: remote.claims.get(number, 0), default=None)
+    if known is None or remote.claims.get(known):
+        return known
     first = [number for number in up if number // streams == up[0] // streams]
-    if remote.claims.get(known) or len(first) == 1:
-        return known if remote.claims.get(known) else first[0]
-    loads = Counter(other.link for other in remotes if other.open)
+    loads = Counter(other.link for other in remotes if other.open) if len(first) > 1 else Counter()
     return min(first, key=lambda number: loads[number])
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import queue
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from wanspec.core.tree import Origin
 from wanspec.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -20,6 +18,7 @@ from wanspec.errors import (
     ServerError,
     UnavailableError,
 )
+from wanspec.triton.client_answer import Answer, Piece
 from wanspec.triton.endpoint import INPUTS
 
 MODEL = "wanspec"
@@ -51,37 +50,6 @@ class _Connection(triton.InferenceServerClient):  # type: ignore[misc]  # triton
             # One that is cancelled, or has broken, leaves gRPC's thread waiting for more requests: this ends it.
             self._stream._request_queue.put(None)
         super().stop_stream(cancel_requests)
-
-
-@dataclass(slots=True)
-class Piece:
-    """Part of an answer: text, and the tokens and origins it came with. The first has the length of the prompt."""
-
-    text: str
-    tokens: tuple[int, ...]
-    origins: tuple[Origin, ...]
-    prompt_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Answer:
-    """A whole answer.
-
-    Attributes:
-        text, tokens, origins: all pieces together.
-        finish_reason: ``stop`` or ``length``.
-        summary: what it cost (``docs/endpoint.md``), empty unless asked for.
-        event_log: JSON lines, empty unless asked for.
-        prompt_tokens: of the prompt; 0 until the first piece.
-    """
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    origins: list[Origin] = field(default_factory=list)
-    finish_reason: str = ""
-    summary: dict[str, Any] = field(default_factory=dict)
-    event_log: list[str] = field(default_factory=list)
-    prompt_tokens: int = 0
 
 
 class Pending:
@@ -140,20 +108,7 @@ class Pending:
             raise outcome
         if isinstance(outcome, InferenceServerException):
             raise _as_error(self._url, outcome)
-        text = _text(outcome, "text_output")
-        tokens = tuple(outcome.as_numpy("output_ids").reshape(-1).tolist())
-        origins = tuple(Origin(value) for value in outcome.as_numpy("origins").reshape(-1).tolist())
-        answer = self.answer
-        answer.text += text
-        answer.tokens += tokens
-        answer.origins += origins
-        prompt_tokens = _number(outcome, "num_input_tokens")
-        answer.prompt_tokens += prompt_tokens
-        answer.finish_reason = _text(outcome, "finish_reason")
-        if answer.finish_reason:
-            answer.summary = json.loads(_text(outcome, "summary") or "{}")
-            answer.event_log = _text(outcome, "event_log").splitlines()
-        return Piece(text, tokens, origins, prompt_tokens)
+        return self.answer.add(outcome)
 
 
 class WanspecClient:
@@ -172,6 +127,8 @@ class WanspecClient:
         max_tokens: int | None = None,
         stream: bool = True,
         chat: bool | None = None,
+        conversation_id: str | None = None,
+        exclude_input_in_output: bool | None = None,
         end_id: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -186,7 +143,10 @@ class WanspecClient:
         logit_bias: Mapping[int, float] | None = None,
         policy: str | None = None,
         policy_parameters: Mapping[str, Any] | None = None,
+        num_draft_tokens: int | None = None,
         deadline_ms: float | None = None,
+        return_log_probs: bool = False,
+        return_perf_metrics: bool = False,
         summary: bool = True,
         event_log: bool = False,
     ) -> Pending:
@@ -202,6 +162,8 @@ class WanspecClient:
             ("max_tokens", "INT32", max_tokens),
             ("stream", "BOOL", stream),
             ("chat", "BOOL", chat),
+            ("conversation_id", "BYTES", None if conversation_id is None else conversation_id.encode()),
+            ("exclude_input_in_output", "BOOL", exclude_input_in_output),
             ("end_id", "INT32", end_id),
             ("temperature", "FP32", temperature),
             ("top_k", "INT32", top_k),
@@ -214,7 +176,10 @@ class WanspecClient:
             ("logit_bias", "BYTES", json.dumps(dict(logit_bias)).encode() if logit_bias else None),
             ("policy", "BYTES", None if policy is None else policy.encode()),
             ("policy_parameters", "BYTES", json.dumps(policy_parameters).encode() if policy_parameters else None),
+            ("num_draft_tokens", "INT32", num_draft_tokens),
             ("deadline_ms", "FP32", deadline_ms),
+            ("return_log_probs", "BOOL", return_log_probs),
+            ("return_perf_metrics", "BOOL", return_perf_metrics),
             ("return_summary", "BOOL", summary),
             ("return_event_log", "BOOL", event_log),
         ]
@@ -283,13 +248,3 @@ def _input(name: str, kind: str, *values: Any) -> Any:
     tensor = triton.InferInput(name, list(array.shape), kind)
     tensor.set_data_from_numpy(array)
     return tensor
-
-
-def _number(result: Any, name: str) -> int:
-    array = result.as_numpy(name)
-    return 0 if array is None or array.size == 0 else int(array.reshape(-1)[0])
-
-
-def _text(result: Any, name: str) -> str:
-    array = result.as_numpy(name)
-    return "" if array is None or array.size == 0 else bytes(array.reshape(-1)[0]).decode()
