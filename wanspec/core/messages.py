@@ -203,7 +203,7 @@ class Drafts(NamedTuple):
 class PassReport(NamedTuple):
     """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
 
-    ``prefills`` counts the sequences whose first pass it was: their prompts were computed in it.
+    ``prefills`` counts the sequences whose first pass it was, or part of whose prompt: prompts were computed in it.
     """
 
     pass_ms: float

@@ -41,9 +41,10 @@ class Pass:
     def count_computed(self, computed: tuple[int, ...]) -> None:
         """Take note of what has been computed of prompts; ``computed`` is as in :class:`Expansion`."""
         reached = [*([self.chunk[1]] if self.chunk else []), *self.lengths]
+        told = len(computed) == len(reached)
         for index, (sequence, length) in enumerate(zip(self.sequences, reached, strict=True)):
             if sequence.passes == 0:
-                sequence.prefilled += computed[index] if computed else max(0, length - sequence.computed)
+                sequence.prefilled += computed[index] if told else max(0, length - sequence.computed)
             sequence.computed = max(sequence.computed, length)
 
 

@@ -22,6 +22,7 @@ from wanspec.engines.tree_cache import TreeCache, TreeRows
 from wanspec.errors import EngineError
 
 DEFAULT_TREE_SLOTS = 2048
+_ENDED_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
@@ -54,13 +55,15 @@ class TreeDraftEngine:
         Args:
             model: the draft.
             tree_slots: cached tree nodes of one sequence, beyond its prefix; when they run out the tree is recomputed.
-            kv_tokens: budget of KV cache over all sequences; the least recently used are dropped. 32 contexts if None.
+            kv_tokens: budget of KV cache over all sequences, those that have ended included; the least recently used
+                are dropped. If None 32 contexts, of which ended ones get 1 GiB at most.
             pace: least duration of a pass.
         """
         self._model = model
         self._tree_slots = tree_slots
         self._shape = replace(model.kv_shape, context=model.context + tree_slots)
         self._budget = kv_tokens or 32 * model.context
+        self._ended_budget = kv_tokens or _ENDED_BYTES // self._shape.token_bytes
         self._pace = pace
         self._states: OrderedDict[Hashable, _State] = OrderedDict()  # least recently used first
         self._ended: list[tuple[NDArray[np.int32], _State]] = []  # with their tokens; least recently used first
@@ -207,9 +210,10 @@ class TreeDraftEngine:
     def _evict(self, active: set[Hashable]) -> None:
         """Keep to the budget: ended sequences go first, then the least recently used."""
         total = sum(state.buffer.capacity for state in self._states.values())
-        total += sum(state.buffer.capacity for _, state in self._ended)
-        while total > self._budget and self._ended:
-            total -= self._ended.pop(0)[1].buffer.capacity
+        ended = sum(state.buffer.capacity for _, state in self._ended)
+        while self._ended and (total + ended > self._budget or ended > self._ended_budget):
+            ended -= self._ended.pop(0)[1].buffer.capacity
+        total += ended
         for key in list(self._states):
             if total <= self._budget:
                 return

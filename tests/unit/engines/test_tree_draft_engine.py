@@ -316,6 +316,17 @@ def test_what_has_ended_leaves_first_when_the_budget_is_spent(model: TorchModel)
     assert recorder.engine.cached_slots("running") > 0
 
 
+def test_ended_sequences_have_a_limit_of_their_own(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_of_one = 64 * model.kv_shape.token_bytes  # 64 tokens: the smallest buffer
+    monkeypatch.setattr("wanspec.engines.tree._ENDED_BYTES", 2 * bytes_of_one)
+    recorder = Recorder(model)
+    for first in range(4):
+        computed_by(recorder, first, [first, 9, 9])
+        recorder.engine.release(first)
+    computed_by(recorder, "last", [50, 9])
+    assert recorder.engine.kept_tokens == 6
+
+
 def test_a_prompt_in_parts_is_the_prompt(model: TorchModel) -> None:
     recorder = Recorder(model)
     prompt = list(range(1, 51))
