@@ -49,7 +49,7 @@ class KeptTokens:
         for number, entry in list(self._entries.items()):
             if entry.owner != owner:
                 continue
-            shorter, longer = sorted((entry, kept), key=lambda each: len(each.tokens))
+            shorter, longer = (entry, kept) if len(entry.tokens) <= len(kept.tokens) else (kept, entry)
             if longer.hashes[len(shorter.tokens)] == shorter.digest:
                 kept = longer._replace(used_ms=now)
                 self._drop(number)
