@@ -21,6 +21,8 @@ from wanspec.errors import (
 from wanspec.triton.client_answer import Answer, Piece
 from wanspec.triton.endpoint import INPUTS
 
+__all__ = ["Answer", "Pending", "Piece", "WanspecClient"]
+
 MODEL = "wanspec"
 DEFAULT_URL = "127.0.0.1:8001"
 TIMEOUT_S = 120.0
