@@ -12,9 +12,7 @@ from wanspec.core.remote import RemoteDrafts
 from wanspec.core.wire import split
 
 
-def best_link(
-    links: Sequence[Link], remote: RemoteDrafts, remotes: Iterable[RemoteDrafts], streams: int
-) -> int | None:
+def best_link(links: Sequence[Link], remote: RemoteDrafts, remotes: Iterable[RemoteDrafts], streams: int) -> int | None:
     """Number of the link to open a sequence on; None where none is up.
 
     That whose worker should have most of it already; or of the first worker that is there, the stream with the fewest.
