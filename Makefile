@@ -24,8 +24,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: venv
 	$(BIN)/wanspec demo
 
+# What computes runs on all cores; what runs servers, and measures their times, runs alone.
 test: lint
-	$(BIN)/pytest tests/unit tests/simulation tests/conformance tests/integration -m "not acceptance"
+	$(BIN)/pytest tests/unit tests/simulation -m "not acceptance" --numprocesses logical --maxprocesses 4
+	$(BIN)/pytest tests/conformance tests/integration -m "not acceptance"
 
 acceptance: venv
 	$(BIN)/pytest -m acceptance --timeout 3600 tests
@@ -45,12 +47,18 @@ format: venv
 
 venv: $(INSTALLED)
 
+ifndef LOCKED
+# One `make` at a time makes the environment, where the system has flock; another then finds it made.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(if $(shell command -v flock),flock Makefile) $(MAKE) --no-print-directory LOCKED=yes $(INSTALLED)
+else
 # PyTorch first and alone: only it comes from TORCH_INDEX.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install -c constraints.txt -e '.[local,openai,dev,docs]'
 	touch $@
+endif
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.integration.quick import QuickServer
 from wanspec.models import resolve
 from wanspec.triton.repository import ModelRepository, region_folder
 from wanspec.triton.server import TritonServer
@@ -58,7 +59,7 @@ def templates(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("conformance")
     tiny = {"model_dir": str(save_tiny_llama(folder / "tiny")), "max_draft_len": 4, "decoupled": "true"}
@@ -68,6 +69,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     repository = ModelRepository(templates(folder / "templates"), values)
     # Each load and each probe holds an HTTP thread: three models need more than a small machine has by default.
     more = ("--http-thread-count=8",)
-    with TritonServer(repository, name="conformance", log_dir=folder, extra_args=more) as server:
+    with QuickServer(repository, name="conformance", log_dir=folder, extra_args=more) as server:
         server.wait_ready(120)
         yield server

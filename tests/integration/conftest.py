@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.quick import QuickDeployment
 from wanspec.models import resolve
 from wanspec.network.shape import LinkShape
 from wanspec.triton.client import WanspecClient
@@ -29,17 +30,31 @@ def small_regions() -> RegionSettings:
 @pytest.fixture(scope="session")
 def small(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     settings = DeploymentSettings(small_regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
-    with Deployment(settings) as deployment:
+    with QuickDeployment(settings) as deployment:
         yield deployment
 
 
+@pytest.fixture(scope="session")
+def links_that_worked() -> set[tuple[int | None, int, int]]:
+    """Of the small pair: with which worker, and which connections of the relay, a request was drafted for."""
+    return set()
+
+
 @pytest.fixture
-def client(small: Deployment) -> WanspecClient:
+def client(small: Deployment, links_that_worked: set[tuple[int | None, int, int]]) -> WanspecClient:
     """A client of the small pair, with the link up and without delay."""
     small.relay.set(delay_ms=0.0, jitter_ms=0.0, state="on")
     client = WanspecClient(small.controller.grpc_endpoint, timeout_s=60.0)
-    wait_for_worker(client)
+    if link_of(small) not in links_that_worked:
+        wait_for_worker(client)
+        links_that_worked.add(link_of(small))
     return client
+
+
+def link_of(deployment: Deployment) -> tuple[int | None, int, int]:
+    """What changes where the link breaks or comes back."""
+    stats = deployment.relay.stats()
+    return deployment.worker.pid, stats.opened, stats.open
 
 
 def wait_for_worker(client: WanspecClient) -> None:

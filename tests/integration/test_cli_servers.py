@@ -143,22 +143,30 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
+def up_of(process: subprocess.Popen[str], folder: Path) -> Up:
+    """What a ``wanspec up`` tells once both regions are ready."""
+    assert process.stdout is not None
+    told = []
+    for line in process.stdout:
+        told.append(line)
+        if line.startswith('{"grpc"'):
+            break
+    assert told[-1].startswith('{"grpc"'), "".join(told)
+    traces = Traces(folder)
+    assert traces.look() == 2
+    return Up(process, json.loads(told[-1]), traces, told)
+
+
+UP = ("up", "--pair", "small", "--json")
+
+
 @contextmanager
 def regions(folder: Path, *arguments: str) -> Iterator[Up]:
     """Two regions of the small pair on ports of their own."""
     with reserve_ports(3) as ports:
         options = [f"--{kind}-port={port}" for kind, port in zip(("grpc", "http", "metrics"), ports, strict=True)]
-    with started(folder, "up", "--pair", "small", "--json", *options, *arguments) as process:
-        assert process.stdout is not None
-        told = []
-        for line in process.stdout:
-            told.append(line)
-            if line.startswith('{"grpc"'):
-                break
-        assert told[-1].startswith('{"grpc"'), "".join(told)
-        traces = Traces(folder)
-        assert traces.look() == 2
-        yield Up(process, json.loads(told[-1]), traces, told)
+        with started(folder, *UP, *options, *arguments) as process:
+            yield up_of(process, folder)
 
 
 def store_some_costs() -> None:
@@ -304,59 +312,51 @@ def test_the_examples_of_the_documentation_run(up: Up, tmp_path: Path) -> None:
             assert json.loads(done.stdout)["text_output"].strip()
 
 
-def test_a_killed_worker_comes_back_and_the_answer_is_the_targets_own(tmp_path: Path) -> None:
-    with regions(tmp_path, "--dtype", "float64", "--pace-ms", "40,12,12", "--rtt-ms", "10") as running:
-        client = WanspecClient(running.endpoints["grpc"], timeout_s=30.0)
-        expected = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="target_only").result().tokens
-        wait_for_worker(client)
-        answer = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec")
-        pieces = iter(answer)
-        for _ in range(6):
-            next(pieces)
-        os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
-        assert answer.result().tokens == expected
-        assert "worker lost (signal 9): answers go on with local drafts" in running.says("worker lost")
-        running.says("worker is back")
-        assert running.process.poll() is None
-        wait_for_worker(client)
-        assert client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec").result().tokens == expected
-        os.kill(running.server(running.endpoints["grpc"]), signal.SIGKILL)
-        assert "ended by itself (signal 9)" in running.says("server controller")
-        assert running.process.wait(ENDED_S) == 1
-        running.traces.assert_gone()
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, Up]]:
+    """Started at the same time, without ports; paced so that an answer of the first takes a while."""
+    folders = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    paced = ("--dtype", "float64", "--pace-ms", "20,6,6", "--rtt-ms", "10")
+    with started(folders[0], *UP, *paced) as first, started(folders[1], *UP) as second:
+        ups = up_of(first, folders[0]), up_of(second, folders[1])
+        yield ups
+    for up in ups:
+        up.traces.assert_gone()
 
 
-def test_ctrl_c_while_the_worker_restarts(tmp_path: Path) -> None:
-    with regions(tmp_path) as running:
-        os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
-        running.says("worker lost")
-        running.traces.look()
-        assert running.end(signal.SIGINT) == 130
-        running.traces.assert_gone()
+def test_two_ups_without_ports_get_different_ones(two: tuple[Up, Up]) -> None:
+    assert len({up.endpoints[kind] for up in two for kind in ("grpc", "http", "metrics", "worker_grpc")}) == 8
 
 
-def test_two_ups_without_ports_get_different_ones(tmp_path: Path) -> None:
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        folder.mkdir()
-    arguments = ("up", "--pair", "small", "--json", "--dtype", "float64")
-    with started(folders[0], *arguments) as first, started(folders[1], *arguments) as second:
-        told = []
-        for process in (first, second):
-            assert process.stdout is not None
-            lines = []
-            for line in process.stdout:
-                lines.append(line)
-                if line.startswith("{"):
-                    break
-            assert lines[-1].startswith('{"grpc"'), "".join(lines)
-            told.append(json.loads(lines[-1]))
-        assert len({each[kind] for each in told for kind in ("grpc", "http", "metrics", "worker_grpc")}) == 8
-        for process in (first, second):
-            process.send_signal(signal.SIGINT)
-        assert [process.wait(ENDED_S) for process in (first, second)] == [130, 130]
-    for folder in folders:
-        Traces(folder).assert_gone()
+def test_a_killed_worker_comes_back_and_the_answer_is_the_targets_own(two: tuple[Up, Up]) -> None:
+    running, _ = two
+    client = WanspecClient(running.endpoints["grpc"], timeout_s=30.0)
+    expected = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="target_only").result().tokens
+    wait_for_worker(client)
+    answer = client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec")
+    pieces = iter(answer)
+    for _ in range(6):
+        next(pieces)
+    os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
+    assert answer.result().tokens == expected
+    assert "worker lost (signal 9): answers go on with local drafts" in running.says("worker lost")
+    running.says("worker is back")
+    assert running.process.poll() is None
+    wait_for_worker(client)
+    assert client.ask(PROMPT, max_tokens=80, end_id=-1, policy="wanspec").result().tokens == expected
+    os.kill(running.server(running.endpoints["grpc"]), signal.SIGKILL)
+    assert "ended by itself (signal 9)" in running.says("server controller")
+    assert running.process.wait(ENDED_S) == 1
+    running.traces.assert_gone()
+
+
+def test_ctrl_c_while_the_worker_restarts(two: tuple[Up, Up]) -> None:
+    _, running = two
+    os.kill(running.server(running.endpoints["worker_grpc"]), signal.SIGKILL)
+    running.says("worker lost")
+    running.traces.look()
+    assert running.end(signal.SIGINT) == 130
+    running.traces.assert_gone()
 
 
 def test_another_kind_of_port_is_explained(up: Up, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_another_kind_of_port_is_explained(up: Up, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_up_in_order(tmp_path: Path) -> None:
-    with regions(tmp_path) as running:
+    with regions(tmp_path, "--no-local-draft") as running:
         assert len(running.traces.processes()) > 4
         assert running.end(signal.SIGINT) == 130
         running.traces.assert_gone()

@@ -33,9 +33,9 @@ from tests.integration.nvidia_clients import (
     tensors,
     text_inputs,
 )
+from tests.integration.quick import QuickServer
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
-from wanspec.triton.server import TritonServer
 
 PROMPT = "The history of the city begins with"
 PROMPTS = (PROMPT, "It was the best of times", "Whales are seldom seen in")
@@ -65,10 +65,11 @@ def servers(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFact
     }
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(len(shapes)))
-        started: dict[str, TritonServer] = {}
-        stack.callback(lambda: list(pool.map(TritonServer.stop, started.values())))
+        started: dict[str, QuickServer] = {}
+        stack.callback(lambda: list(pool.map(QuickServer.stop, started.values())))
         for name, (repository, stages) in shapes.items():
-            started[name] = TritonServer(repository, name=name, stages=stages, log_dir=logs).start()
+            started[name] = QuickServer(repository, name=name, stages=stages, log_dir=logs)
+            started[name].start()
         list(pool.map(lambda server: server.wait_ready(150), started.values()))
         connect = grpcclient.InferenceServerClient
         clients = {name: stack.enter_context(connect(server.grpc_endpoint)) for name, server in started.items()}

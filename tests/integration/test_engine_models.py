@@ -17,6 +17,7 @@ import tritonclient.grpc as grpcclient
 from transformers import LlamaConfig, LlamaForCausalLM
 from tritonclient.utils import InferenceServerException
 
+from tests.integration.quick import QuickServer
 from wanspec.engines.shared_gpu import gpu_use
 from wanspec.triton.repository import ModelRepository, region_folder
 from wanspec.triton.server import TritonServer
@@ -67,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     target = shared | {"max_draft_len": 8, "decoupled": "false"}
     draft = shared | {"max_draft_len": 0, "decoupled": "true"}
     repository = ModelRepository(region_folder("controller"), {"target": target, "draft": draft})
-    with TritonServer(repository, name="engines", log_dir=folder) as server:
+    with QuickServer(repository, name="engines", log_dir=folder) as server:
         server.wait_ready(90)
         yield server
 

@@ -13,7 +13,7 @@ from wanspec.triton.client import Answer, WanspecClient
 from wanspec.triton.deployment import Deployment
 
 TOKENS = 24
-AT_ONCE = 8
+AT_ONCE = 20
 POLICIES = ("local", "local_adaptive", "remote_sync", "wanspec", "adaptive")
 
 

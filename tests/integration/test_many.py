@@ -8,12 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.quick import QuickDeployment
 from tests.unit.openai.front import serving
 from wanspec.cli.group import cli
 from wanspec.core.config import Fingerprint
@@ -27,8 +29,20 @@ from wanspec.triton.regions import EngineSettings, RegionSettings
 
 AT_ONCE = 60
 STEP_MS = 500.0
-RESERVED = 1_010
+CONTEXT = 40_000
+RESERVED = CONTEXT
 TOKEN = "a token that both sides know"
+
+
+def long_context(model: Path, folder: Path) -> Path:
+    """The model with room for a long prompt; engines that cost nothing do not mind."""
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": CONTEXT}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +51,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     (folder / "token").write_text(TOKEN)
     zero = EngineSettings(engine="zero", agreement=0.8)
     regions = RegionSettings(
-        resolve("small-target"),
-        resolve("small-draft"),
+        long_context(resolve("small-target"), folder / "target"),
+        long_context(resolve("small-draft"), folder / "draft"),
         EngineSettings(engine="zero", pace_ms=STEP_MS),
         zero,
         zero,
@@ -46,7 +60,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         max_reserved_tokens=RESERVED,
         max_queue=2,
     )
-    with Deployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
+    with QuickDeployment(DeploymentSettings(regions, log_dir=folder)) as deployment:
         yield deployment
 
 
@@ -66,6 +80,26 @@ def test_sixty_streams_advance_together_and_the_link_stays(deployment: Deploymen
     # A request that comes during a step waits for its end, then takes part in the next.
     assert max(longest for _, longest in answers) < 4 * STEP_MS
     assert "dropped" not in deployment.controller.log.read_text()
+
+
+def test_a_prompt_of_100_kb_and_its_next_turn(deployment: Deployment) -> None:
+    client = WanspecClient(deployment.controller.grpc_endpoint)
+    prompt = [1 + place % 4001 for place in range(25_000)]
+    asked = {"max_tokens": 4, "end_id": -1}
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(client.ask([1, 2, 3], policy="remote_sync", **asked).result)
+        answer = pool.submit(client.ask(prompt, policy="remote_sync", **asked).result).result()
+        assert other.result().summary["accepted_remote"] > 0
+    following = client.ask([*prompt, *answer.tokens, 7, 8, 9], policy="remote_sync", **asked).result()
+    questions = (prompt, [*prompt, *answer.tokens, 7, 8, 9])
+    alone = [client.ask(question, policy="target_only", **asked) for question in questions]
+    assert [pending.result().tokens for pending in alone] == [answer.tokens, following.tokens]
+    first, second = answer.summary, following.summary
+    assert (first["lost"], second["lost"]) == ({}, {})
+    assert first["remote_prefill_tokens"] >= 25_000
+    assert first["bytes_up"] > 100_000
+    assert second["bytes_up"] < 1_000
+    assert second["accepted_remote"] > 0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +149,7 @@ def knock(url: str, frame: bytes) -> bytes:
 def test_one_more_than_may_wait_is_busy_however_it_asks(deployment: Deployment) -> None:
     url = deployment.controller.grpc_endpoint
     client = WanspecClient(url)
-    open_ones = [client.ask([1, 2, 3], max_tokens=1_000, policy="target_only")]
+    open_ones = [client.ask([1, 2, 3], max_tokens=RESERVED - 100, policy="target_only")]
     try:
         pieces = iter(open_ones[0])
         next(pieces)

@@ -43,9 +43,11 @@ class Front:
 
 @pytest.fixture(scope="module")
 def front(small: Deployment) -> Iterator[Front]:
-    with reserve_ports(1) as (port,):
-        command = [*WANSPEC, "serve-openai", "--json", "--url", small.controller.grpc_endpoint, f"--port={port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [*WANSPEC, "serve-openai", "--json", "--url", small.controller.grpc_endpoint]
+    with (
+        reserve_ports(1) as (port,),
+        subprocess.Popen([*command, f"--port={port}"], stdout=subprocess.PIPE, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             base = json.loads(process.stdout.readline())["base_url"]

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from tests.integration.conftest import wait_for_worker
 from tests.integration.prompts import PROMPTS
+from tests.integration.quick import QuickDeployment
 from tests.unit.engines.sampling_laws import chi_square_passes, law_of
 from wanspec.core.replay import replay
 from wanspec.core.tree import Origin
@@ -32,7 +33,7 @@ from wanspec.triton.regions import RegionSettings
 from wanspec.triton.request_options import REFUSED
 
 TOKENS = 20
-AT_ONCE = 8
+AT_ONCE = 16
 POLICIES = ("local", "remote_sync", "wanspec")
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.7},
@@ -66,8 +67,24 @@ def codec(small: Deployment) -> Tokenizer:
     return Tokenizer.from_file(str(small.settings.regions.target_dir / "tokenizer.json"))
 
 
-def native(small: Deployment, ids: list[int], tokens: int, **inputs: Any) -> list[int]:
-    """What one request to the target gives, all options its own."""
+Native = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="module")
+def native(small: Deployment) -> Native:
+    """What one request to the target gives, all options its own. Each is asked once: all policies are held to it."""
+    answers: dict[tuple[Any, ...], list[int]] = {}
+
+    def ask(ids: list[int], tokens: int, **inputs: Any) -> list[int]:
+        key = (tuple(ids), tokens, *((name, inputs[name].tobytes()) for name in sorted(inputs)))
+        if key not in answers:
+            answers[key] = generated(small, ids, tokens, inputs)
+        return answers[key]
+
+    return ask
+
+
+def generated(small: Deployment, ids: list[int], tokens: int, inputs: dict[str, Any]) -> list[int]:
     kinds = {np.dtype(np.int32): "INT32", np.dtype(np.float32): "FP32", np.dtype(np.uint64): "UINT64"}
     values = {
         "input_ids": np.array([ids], np.int32),
@@ -109,7 +126,7 @@ def test_output_equals_target_only_with_the_same_seed(
         assert sum(answer.summary["accepted_local"] for answer in answers) > 2 * len(answers)
 
 
-def test_target_only_is_one_native_request(small: Deployment, reference: list[Answer], codec: Tokenizer) -> None:
+def test_target_only_is_one_native_request(native: Native, reference: list[Answer], codec: Tokenizer) -> None:
     assert len({tuple(answer.tokens) for answer in reference}) > 0.8 * len(reference), "seeds and settings matter"
     for (prompt, setting), expected in zip(ASKED, reference, strict=True):
         inputs = {
@@ -118,7 +135,7 @@ def test_target_only_is_one_native_request(small: Deployment, reference: list[An
             "runtime_top_k": np.array([[setting.get("top_k", 0)]], np.int32),
             "seed": np.array([[setting["seed"]]], np.uint64),
         }
-        assert native(small, codec.encode(prompt).ids, TOKENS, **inputs) == expected.tokens
+        assert native(codec.encode(prompt).ids, TOKENS, **inputs) == expected.tokens
 
 
 @pytest.mark.parametrize("policy", ["wanspec", "remote_sync"])
@@ -204,7 +221,7 @@ def first_tokens(client: WanspecClient, ids: list[int], count: int, tokens: int,
 @pytest.fixture(scope="module")
 def one_hot(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WanspecClient]:
     regions = replace(small_regions, sampling="tensorrt_llm", padded_vocab_size=4160)
-    with Deployment(DeploymentSettings(regions, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
+    with QuickDeployment(DeploymentSettings(regions, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
         yield WanspecClient(deployment.controller.grpc_endpoint, timeout_s=60.0)
 
 
@@ -246,13 +263,13 @@ def scalar(value: float, kind: type = np.float32) -> np.ndarray:
 @pytest.mark.parametrize("option", ["repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_options_over_rounds_are_those_of_one_request(
-    small: Deployment, client: WanspecClient, codec: Tokenizer, policy: str, option: str, setting: dict[str, Any]
+    native: Native, client: WanspecClient, codec: Tokenizer, policy: str, option: str, setting: dict[str, Any]
 ) -> None:
     ids = codec.encode(PROMPTS[0]).ids
     inputs = {name: scalar(setting[name]) for name in ("temperature",) if setting}
     if setting:
         inputs |= {"runtime_top_k": scalar(40, np.int32), "runtime_top_p": scalar(1), "seed": scalar(5, np.uint64)}
-    plain = native(small, ids, 40, **inputs)
+    plain = native(ids, 40, **inputs)
     values: dict[str, Any] = {"repetition_penalty": 1.5, "presence_penalty": 1.25, "frequency_penalty": 0.75}
     if option == "logit_bias":
         values[option] = dict.fromkeys(set(plain[5:]), -5.0)
@@ -261,28 +278,28 @@ def test_options_over_rounds_are_those_of_one_request(
         inputs["embedding_bias"] = bias
     else:
         inputs[option] = scalar(values[option])
-    expected = native(small, ids, 40, **inputs)
+    expected = native(ids, 40, **inputs)
     assert expected != plain
     answer = client.ask(ids, max_tokens=40, end_id=-1, policy=policy, **{option: values[option]}, **setting).result()
     assert answer.tokens == expected
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_bad_words_over_rounds(small: Deployment, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
+def test_bad_words_over_rounds(native: Native, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
     ids = codec.encode(PROMPTS[0]).ids
-    plain = native(small, ids, 40)
+    plain = native(ids, 40)
     words = [codec.decode(plain[i : i + 2]) for i in (3, 9, 17, 30)] + [codec.decode(plain[12:13])]
     tokens = tuple(tuple(codec.encode(word, add_special_tokens=False).ids) for word in words)
-    expected = native(small, ids, 40, bad_words_list=word_lists([tokens]))
+    expected = native(ids, 40, bad_words_list=word_lists([tokens]))
     assert expected != plain
     answer = client.ask(ids, max_tokens=40, end_id=-1, policy=policy, bad_words=words).result()
     assert answer.tokens == expected
 
 
 @pytest.mark.parametrize("policy", ["target_only", *POLICIES])
-def test_stop_words_that_span_rounds(small: Deployment, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
+def test_stop_words_that_span_rounds(native: Native, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
     ids = codec.encode(PROMPTS[0]).ids
-    plain = native(small, ids, 40)
+    plain = native(ids, 40)
     word = next(
         text
         for start in range(8, 36)
@@ -290,21 +307,21 @@ def test_stop_words_that_span_rounds(small: Deployment, client: WanspecClient, c
         if codec.encode(text, add_special_tokens=False).ids == plain[start : start + 3]
     )
     tokens = tuple(codec.encode(word, add_special_tokens=False).ids)
-    expected = native(small, ids, 40, stop_words_list=word_lists([(tokens,)]))
+    expected = native(ids, 40, stop_words_list=word_lists([(tokens,)]))
     assert tuple(expected[-3:]) == tokens
     answer = client.ask(ids, max_tokens=40, end_id=-1, policy=policy, stop_words=["never so said", word]).result()
     assert (answer.tokens, answer.finish_reason) == (expected, "stop")
 
 
 @pytest.mark.parametrize("policy", ["target_only", *POLICIES])
-def test_min_tokens_over_rounds(small: Deployment, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
+def test_min_tokens_over_rounds(native: Native, client: WanspecClient, codec: Tokenizer, policy: str) -> None:
     """The end token is one that the answer has early and late: the first after ``min_tokens`` ends it."""
     ids = codec.encode(PROMPTS[0]).ids
-    plain = native(small, ids, 60)
+    plain = native(ids, 60)
     end = plain[4]
     for least in (10, 25):
         inputs = {"end_id": scalar(end, np.int32), "min_tokens": scalar(least, np.int32)}
-        expected = native(small, ids, 60, **inputs)
+        expected = native(ids, 60, **inputs)
         assert len(expected) >= least
         assert end not in expected
         answer = client.ask(ids, max_tokens=60, end_id=end, min_tokens=least, policy=policy).result()
@@ -366,3 +383,17 @@ def test_an_answer_over_http_is_the_same(small: Deployment, client: WanspecClien
         answer = json.loads(response.read())
     expected = client.ask(PROMPTS[0], max_tokens=TOKENS, temperature=0.5, top_k=40, seed=11, policy="target_only")
     assert answer["text_output"] == expected.result().text
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "seed": 3}], ids=["greedy", "sampled"])
+def test_log_probabilities_are_those_of_the_target_alone(client: WanspecClient, options: dict[str, Any]) -> None:
+    ask = {"max_tokens": TOKENS, "end_id": -1, "return_log_probs": True, **options}
+    alone = client.ask(PROMPTS[1], policy="target_only", **ask).result()
+    pending = client.ask(PROMPTS[1], policy="wanspec", **ask)
+    pieces = list(pending)
+    assert all(len(piece.log_probs) == len(piece.tokens) for piece in pieces)
+    assert pending.answer.tokens == alone.tokens
+    assert pending.answer.log_probs == pytest.approx(alone.log_probs, abs=1e-5)
+    assert len(alone.log_probs) == TOKENS
+    assert max(alone.log_probs) <= 0.0
+    assert client.ask(PROMPTS[1], max_tokens=4).result().log_probs == []

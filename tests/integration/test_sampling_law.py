@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tests.integration.prompts import PROMPTS
+from tests.integration.quick import QuickServer
 from tests.integration.test_sampling import Law, first_tokens
 from wanspec.conformance.statistics import chi_square, chi_square_tail
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment
 from wanspec.triton.regions import RegionSettings, controller_repository
 from wanspec.triton.repository import ModelRepository
-from wanspec.triton.server import TritonServer
 
 PROMPT = PROMPTS[3]
 SETTING = {"temperature": 0.7, "top_k": 40, "top_p": 0.9}
@@ -42,7 +42,7 @@ def biased(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFacto
     shutil.copy(Path(__file__).with_name("biased_model.py"), folder / "templates" / "target" / "1" / "model.py")
     values = {model: repository.values[model] for model in ("target", "wanspec")}
     alone = ModelRepository(folder / "templates", values | {"wanspec": {**values["wanspec"], "draft_model": ""}})
-    with TritonServer(alone, name="biased", stages=(("target",), ("wanspec",)), log_dir=folder) as server:
+    with QuickServer(alone, name="biased", stages=(("target",), ("wanspec",)), log_dir=folder) as server:
         server.wait_ready(90)
         yield WanspecClient(server.grpc_endpoint, timeout_s=60.0)
 

@@ -15,18 +15,12 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from tests.integration.echo_models import write_model
+from tests.integration.quick import QuickServer
 from wanspec.errors import ConfigError, ServerError
 from wanspec.network.ports import reserve_ports
 from wanspec.triton.repository import ModelRepository
 from wanspec.triton.server import TritonServer
 from wanspec.triton.watchdog import SHARED_MEMORY, children_of
-
-
-class QuickServer(TritonServer):
-    """Ends at once: Triton's orderly end takes 2 s, and is tested where it matters."""
-
-    def stop(self, timeout_s: float = 0.0) -> None:
-        super().stop(timeout_s)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.integration.quick import QuickDeployment
 from tests.snippets import snippets
 from tests.unit.openai.front import serving
 from wanspec.exactness import TOKENS_PER_NEAR_TIE, Exactness, compare, margin
@@ -80,7 +81,9 @@ def reference(smollm2_target: Path) -> Reference:
 @pytest.fixture(scope="module")
 def deployment(smollm2_target: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     regions = RegionSettings(smollm2_target, resolve("smollm2-draft"))
-    with Deployment(DeploymentSettings(regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
+    with QuickDeployment(
+        DeploymentSettings(regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
+    ) as deployment:
         yield deployment
 
 

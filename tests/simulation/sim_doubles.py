@@ -84,6 +84,12 @@ def schedule(draw):
         what = weathers(draw) if deed == "weather" else whole(0, len(requests) - 1)
         deeds.append((1_000.0 + draw(0, 2_500), deed, what))
     pair = HashedPair(match=draw(0.3, 1.0), end_share=0.01, seed=whole(0, 99))
+    for _ in range(whole(0, 6)):  # later turns: what was said so far, and more
+        time, turn = requests[whole(0, len(requests) - 1)]
+        said = pair.generate(turn.prompt, turn.max_tokens)[: whole(0, turn.max_tokens)]
+        prompt = (*turn.prompt, *said, *(whole(1, 999) for _ in range(whole(1, 12))))
+        later = replace(turn, prompt=prompt, conversation="talk" if draw(0, 1) < 0.5 else "")
+        requests.append((time + draw(0, 1_500), later))
     return Schedule(whole(0, 1 << 16), weathers(draw), tuple(requests), tuple(deeds), pair)
 
 
@@ -107,8 +113,10 @@ class Play:
             planned.pair,
             costs=Costs(),
             weather=replace(planned.weather),
-            controller=ControllerConfig(FINGERPRINT, engine_ms=ENGINE_MS, **config),
-            worker=WorkerConfig(FINGERPRINT, max_leaves=24, max_nodes=64),
+            controller=ControllerConfig(FINGERPRINT, engine_ms=ENGINE_MS, least_reuse=2, piece_tokens=12, **config),
+            worker=WorkerConfig(
+                FINGERPRINT, max_leaves=24, max_nodes=64, kept_sequences=4, kept_tokens=120, prefill_tokens=8
+            ),
             seed=planned.seed,
             log=log,
         )

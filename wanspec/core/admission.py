@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from wanspec.core.config import ControllerConfig
-from wanspec.core.events import Action, Request, Submitted
+from wanspec.core.events import Action, Claims, Request, Submitted
 from wanspec.core.options import check_options, check_sampling
 from wanspec.core.policies import make_policy
 from wanspec.core.sequence import Sequence
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 _MAX_SEQUENCE = 0xFFFFFFFF
 _MAX_TRACEPARENT = 256
+MAX_CONVERSATION = 256
+
+
+def check_number(number: int, taken: Container[int]) -> None:
+    """Refuse a number that a sequence cannot have.
+
+    Raises:
+        InvalidRequestError: says what is wrong with it.
+    """
+    if number in taken:
+        raise InvalidRequestError("sequence", f"{number} is already in use")
+    if not 0 <= number <= _MAX_SEQUENCE:
+        raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
 
 
 class Admission:
@@ -39,18 +54,18 @@ class Admission:
         self._queue = inf if config.max_queue is None else config.max_queue
         self._earliest = inf
 
-    def admit(self, event: Submitted, now: float) -> None:
+    def admit(self, event: Submitted, now: float) -> Submitted:
         """Take a request: its sequence is one of the controller's, or waits.
+
+        Returns:
+            The event as a log is to have it.
 
         Raises:
             InvalidRequestError: it cannot be served; names the field, what was given and the limit.
             BusyError: the queue is full.
         """
         controller, number, request = self._controller, event.sequence, event.request
-        if number in controller.sequences or number in self.waiting:
-            raise InvalidRequestError("sequence", f"{number} is already in use")
-        if not 0 <= number <= _MAX_SEQUENCE:
-            raise InvalidRequestError("sequence", f"{number} is outside 0 to {_MAX_SEQUENCE}")
+        check_number(number, controller.sequences.keys() | self.waiting.keys())
         check_request(request, self._config)
         at_once = not self.waiting and self._fits(request.reserved)
         if not at_once and len(self.waiting) >= self._queue:
@@ -62,10 +77,10 @@ class Admission:
         submitted = now - event.waited_ms
         sequence = Sequence(number, request, controller.control, self._config, controller.estimators, submitted, now)
         if at_once:
-            self._begin(sequence, now)
-            return
+            return replace(event, claims=self._begin(sequence, event.claims, now))
         self.waiting[number] = sequence
         self._earliest = min(self._earliest, sequence.deadline())
+        return event
 
     def next(self, now: float) -> Sequence | None:
         """Give the controller the first of those that wait, if it may begin."""
@@ -76,9 +91,9 @@ class Admission:
             return None
         del self.waiting[first.number]
         first.aim()
-        self._begin(first, now)
+        claims = self._begin(first, None, now)
         if first.request.record:
-            request = Submitted(first.number, first.request, now - first.submitted)
+            request = Submitted(first.number, first.request, now - first.submitted, claims)
             self._controller.logs.resumed(request, now)
         return first
 
@@ -111,12 +126,15 @@ class Admission:
     def _fits(self, tokens: int) -> bool:
         return self.running < self._sequences and self.reserved + tokens <= self._tokens
 
-    def _begin(self, sequence: Sequence, now: float) -> None:
+    def _begin(self, sequence: Sequence, claims: Claims | None, now: float) -> Claims:
         self.running += 1
         self.reserved += sequence.request.reserved
         self._controller.sequences[sequence.number] = sequence
+        known = self._controller.prefixes.claims(sequence, now) if claims is None else claims
+        sequence.remote.claims.update(known)
         if sequence.request.record:
             self._controller.logs.begin(sequence.number, now)
+        return known
 
     def _given_up(self, sequence: Sequence, actions: list[Action]) -> list[Action]:
         self._controller.totals.ended(sequence)
@@ -155,6 +173,9 @@ def check_request(request: Request, config: ControllerConfig) -> None:
         raise InvalidRequestError("deadline_ms", f"{request.deadline_ms} is not 0 (none) or a time in ms")
     if len(request.traceparent) > _MAX_TRACEPARENT or not request.traceparent.isascii():
         raise InvalidRequestError("traceparent", f"is not at most {_MAX_TRACEPARENT} ASCII characters")
+    if len(request.conversation) > MAX_CONVERSATION:
+        size = len(request.conversation)
+        raise InvalidRequestError("conversation_id", f"{size} characters, the limit is {MAX_CONVERSATION}")
     check_sampling(request.sampling)
     check_options(request.options, vocab, request.max_tokens)
     if request.policy or request.parameters:

@@ -24,6 +24,7 @@ from wanspec.core.messages import (
     Message,
     Open,
     PassReport,
+    Prefilled,
     Refuse,
     RefuseCode,
     Welcome,
@@ -34,11 +35,12 @@ from wanspec.errors import ProtocolError
 _HELLO = struct.Struct("<16sI32s")
 _WELCOME = struct.Struct("<16sI32sII")
 _REFUSE = struct.Struct("<H")
-_OPEN = struct.Struct("<IIQBfHHff?fIfQI")
+_OPEN = struct.Struct("<IIQBfHHff?fIfQIIQI")
 _COMMIT = struct.Struct("<IIIQH")
 _CLOSE = struct.Struct("<II")
 _DRAFTS = struct.Struct("<IIIQIIH")
 _PASS = struct.Struct("<ffHHH")
+_PREFILLED = struct.Struct("<IIII")
 _LOST = struct.Struct("<IIBI")
 _LENGTH = struct.Struct("<H")
 _LAYOUT = struct.Struct("<B")
@@ -149,18 +151,22 @@ def _encode_open(m: Open) -> bytes:
         d.top_k,
         d.top_p,
         d.seed,
+        m.following,
+        m.prefix_length,
+        m.prefix_hash,
         len(m.tokens),
     )
     return fixed + _text(m.traceparent) + _tokens(m.tokens)
 
 
 def _decode_open(body: bytes) -> Open:
-    sequence, epoch, digest, *drafts_by, count = _OPEN.unpack_from(body)
+    sequence, epoch, digest, *drafts_by, following, known, known_hash, count = _OPEN.unpack_from(body)
     (length,) = _LENGTH.unpack_from(body, _OPEN.size)
     end = _OPEN.size + _LENGTH.size + length
     (traceparent,) = _texts(body[:end], _OPEN.size, 1)
     drafting = Drafting(*drafts_by)
-    return Open(sequence, epoch, _read_tokens(body, end, count), digest, drafting, traceparent)
+    tokens = _read_tokens(body, end, count)
+    return Open(sequence, epoch, tokens, digest, drafting, traceparent, following, known, known_hash)
 
 
 def _encode_commit(m: Commit) -> bytes:
@@ -258,6 +264,15 @@ def _decode_pass(body: bytes) -> PassReport:
     return PassReport(*_PASS.unpack(body))
 
 
+def _encode_prefilled(m: Prefilled) -> bytes:
+    return _PREFILLED.pack(m.sequence, m.epoch, m.length, m.computed)
+
+
+def _decode_prefilled(body: bytes) -> Prefilled:
+    _end(body, _PREFILLED.size)
+    return Prefilled(*_PREFILLED.unpack(body))
+
+
 def _encode_lost(m: Lost) -> bytes:
     return _LOST.pack(m.sequence, m.epoch, m.code, m.length)
 
@@ -283,6 +298,7 @@ _CODECS: tuple[tuple[int, type, Callable[[Any], bytes], Callable[[bytes], Messag
     (7, Drafts, _encode_drafts, _decode_drafts),
     (8, PassReport, _encode_pass, _decode_pass),
     (9, Lost, _encode_lost, _decode_lost),
+    (10, Prefilled, _encode_prefilled, _decode_prefilled),
 )
 TYPES = {kind: number for number, kind, _, _ in _CODECS}
 ENCODERS = {kind: encoder for _, kind, encoder, _ in _CODECS}

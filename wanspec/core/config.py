@@ -76,6 +76,11 @@ class ControllerConfig:
         reopen_limit: how often a sequence is opened again after the worker lost it, by cause of the worker's own.
         sampling: how drafts are verified above temperature 0.
         verify_costs, draft_costs: what passes of the target and of the local draft cost; None where not calibrated.
+        kept_sequences: ended sequences whose tokens a worker is believed to have still; 0 sends every prompt whole.
+        kept_ms: for how long; less than workers keep them.
+        least_reuse: a prefix shorter than this, in tokens, is sent again rather than named.
+        piece_tokens: most tokens of a prompt in one frame.
+        upload_bytes: pieces of prompts that are under way on one link at most, its round trip away from an answer.
     """
 
     fingerprint: Fingerprint
@@ -95,6 +100,11 @@ class ControllerConfig:
     sampling: SamplingMode = SamplingMode.COUPLED
     verify_costs: CostModel | None = None
     draft_costs: CostModel | None = None
+    kept_sequences: int = 256
+    kept_ms: float = 540_000.0
+    least_reuse: int = 16
+    piece_tokens: int = 1_024
+    upload_bytes: int = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,9 @@ class WorkerConfig:
         costs: what a pass of the draft engine costs, ``costs.pass_ms(leaves, tokens, context)``.
         frame_ms: while passes go on, frames that only drafts are due for leave to one controller at least this far
             apart. What it asked for leaves at once, and takes them along.
+        kept_sequences, kept_tokens: tokens of ended sequences that are kept for the next turn of a conversation.
+        kept_ms: for how long.
+        prefill_tokens: a prompt of more tokens that are not in the KV cache is computed in several passes.
     """
 
     fingerprint: Fingerprint
@@ -127,3 +140,7 @@ class WorkerConfig:
     pass_ms: float = 30_000.0
     costs: CostModel = UNMEASURED
     frame_ms: float = 2.0
+    kept_sequences: int = 256
+    kept_tokens: int = 262_144
+    kept_ms: float = 600_000.0
+    prefill_tokens: int = 512

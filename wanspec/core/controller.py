@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 from uuid import uuid4
@@ -29,13 +28,15 @@ from wanspec.core.events import (
     Verified,
 )
 from wanspec.core.handshake import mismatch
+from wanspec.core.kept import SentPrefixes
 from wanspec.core.link import Link, LinkSnapshot, LinkState, stream_instance
-from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Refuse, Welcome
+from wanspec.core.messages import Drafts, Frame, Lost, Message, PassReport, Prefilled, Refuse, Welcome
+from wanspec.core.outbox import best_link, flush
 from wanspec.core.policies import make_policy
 from wanspec.core.recorder import Logs
 from wanspec.core.sequence import Sequence
 from wanspec.core.totals import Totals
-from wanspec.core.wire import read, split
+from wanspec.core.wire import read
 from wanspec.errors import ProtocolError
 
 _LONGEST_PASS_MS = 10_000.0
@@ -68,6 +69,7 @@ class Controller:
         self.sequences: dict[int, Sequence] = {}
         self.admission = Admission(self)
         self.totals = Totals()
+        self.prefixes = SentPrefixes(config)
         self.logs = Logs(self, log)
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -79,7 +81,7 @@ class Controller:
             BusyError: a submitted request for which there is no room now.
         """
         if isinstance(event, Submitted):
-            self.admission.admit(event, now)
+            event = self.admission.admit(event, now)
         elif isinstance(event, Controlled):
             make_policy(event.control.policy, event.control.parameters)
         frame = read(event.data) if isinstance(event, Received) else None
@@ -205,19 +207,21 @@ class Controller:
         return actions
 
     def _message(self, link: Link, message: Message, touched: dict[int, Sequence], now: float) -> list[Action]:
-        if isinstance(message, Drafts):
+        if isinstance(message, (Drafts, Lost, Prefilled)):
             sequence = self._on_link(link, message.sequence)
-            if sequence is not None:
+            if sequence is None:
+                return []
+            if isinstance(message, Prefilled):
+                sequence.remote.prefilled(message)
+            elif isinstance(message, Drafts):
                 self._drafts(sequence, message, now)
+                touched[sequence.number] = sequence
+            elif sequence.remote.lost(message):
+                self._reopen(sequence, now)
                 touched[sequence.number] = sequence
         elif isinstance(message, PassReport):
             if message.prefills == 0 and 0.0 <= message.pass_ms <= _LONGEST_PASS_MS:
                 self._observe("pass", message.pass_ms, None)
-        elif isinstance(message, Lost):
-            sequence = self._on_link(link, message.sequence)
-            if sequence is not None and sequence.remote.lost(message):
-                self._reopen(sequence, now)
-                touched[sequence.number] = sequence
         elif isinstance(message, Welcome):
             return self._welcome(link, message, now)
         elif isinstance(message, Refuse):
@@ -235,6 +239,7 @@ class Controller:
         if problem:
             return link.refused(problem, now)
         link.welcomed(message, now)
+        self.prefixes.welcomed(link.number, message.instance)
         for sequence in self.sequences.values():
             self._open_remote(sequence, now)
         return []
@@ -261,59 +266,43 @@ class Controller:
     def _open_remote(self, sequence: Sequence, now: float) -> None:
         if sequence.finished or sequence.remote.open or not sequence.wants_worker:
             return
-        link = self._choose_link()
-        if link is not None:
-            sequence.remote.start(link.number)
+        remotes = (other.remote for other in self.sequences.values())
+        number = best_link(self.links, sequence.remote, remotes, self.config.streams)
+        if number is not None:
+            sequence.remote.start(number)
             sequence.opened_ms = now
             sequence.seen.opened(now)
             sequence.overdue = False
 
-    def _choose_link(self) -> Link | None:
-        """Of the first worker that is there, the stream with the fewest sequences; None without a worker."""
-        streams = self.config.streams
-        for first in range(0, len(self.links), streams):
-            up = [link for link in self.links[first : first + streams] if link.up]
-            if len(up) > 1:
-                loads = Counter(s.remote.link for s in self.sequences.values() if s.remote.open)
-                return min(up, key=lambda link: loads[link.number])
-            if up:
-                return up[0]
-        return None
-
     def _reopen(self, sequence: Sequence, now: float) -> None:
-        if sequence.tally.desyncs + sum(sequence.tally.lost.values()) <= self.config.reopen_limit:
+        if sequence.tally.failures <= self.config.reopen_limit:
             self._open_remote(sequence, now)
 
     def _link_lost(self, number: int, now: float) -> list[Action]:
         actions: list[Action] = []
         for sequence in list(self.sequences.values()):
             if sequence.remote.open and sequence.remote.link == number:
-                sequence.remote.drop()
+                sequence.remote.cut_off()
                 self._open_remote(sequence, now)
                 actions += sequence.advance(now)
         return actions
 
     def _flush(self, now: float) -> list[Action]:
-        outgoing: dict[int, list[Message]] = {}
-        for sequence in [s for s in self.sequences.values() if s.remote.has_outgoing or s.finished]:
-            if sequence.remote.link is not None:
-                outgoing.setdefault(sequence.remote.link, []).extend(sequence.remote.take())
+        speaking = [s for s in self.sequences.values() if s.remote.has_outgoing or s.finished]
+        actions = flush([sequence.remote for sequence in speaking], self.links, now) if speaking else []
+        for sequence in speaking:
             if sequence.finished:
                 del self.sequences[sequence.number]
                 self.admission.ended(sequence)
-        return [
-            self.links[number].send(group, now)
-            for number, messages in outgoing.items()
-            if self.links[number].up
-            for group in split(messages)
-        ]
+                self.prefixes.ended(sequence, now)
+        return actions
 
     # Measurements and logs
 
     def log_start(self) -> LogStart:
         """Return the first line of a log that begins now."""
-        links = tuple(link.snapshot() for link in self.links)
-        return LogStart(self.config, self.instance, self.estimators.state(), links, self.control)
+        snapshots = tuple(link.snapshot() for link in self.links)
+        return LogStart(self.config, self.instance, self.estimators.state(), snapshots, self.control)
 
     def restore_links(self, links: tuple[LinkSnapshot, ...]) -> None:
         """Take links as a recorded log found them. Only a replay does this."""

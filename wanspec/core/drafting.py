@@ -44,6 +44,8 @@ class Expansion:
         margins: float32 [leaves], how far the first child's perturbed score is ahead of the second's: the larger, the
             more another model may differ and still draw the first. Infinite where the filter leaves one token. Where
             the target is greedy, of the log-probabilities; None where it is for all leaves.
+        computed: for each sequence of the batch, how many tokens of its prefix the KV cache did not hold, so that they
+            were computed; empty where the engine does not tell.
     """
 
     tokens: NDArray[np.int32]
@@ -51,6 +53,7 @@ class Expansion:
     entropies: NDArray[np.float32]
     engine_ms: float
     margins: NDArray[np.float32] | None = None
+    computed: tuple[int, ...] = ()
 
 
 class DraftEngine(Protocol):
@@ -71,5 +74,5 @@ class DraftEngine(Protocol):
         ...
 
     def release(self, key: Hashable) -> None:
-        """Forget the KV cache of a sequence; unknown keys are ignored."""
+        """A sequence has ended: its KV cache may go, or serve one that begins alike; unknown keys are ignored."""
         ...

@@ -18,7 +18,7 @@ from wanspec.core.options import GenerationOptions
 from wanspec.core.sampling import Sampling
 from wanspec.errors import ProtocolError
 
-LOG_VERSION = 2
+LOG_VERSION = 3
 _COSTS = ("verify_costs", "draft_costs")
 
 _KINDS: dict[str, type[Any]] = {
@@ -143,7 +143,9 @@ def _read_event(entry: dict[str, Any]) -> Event:
     if kind is Received:
         return Received(entry["link"], base64.b64decode(entry["data"]))
     if kind is Submitted:
-        return Submitted(entry["sequence"], _read_request(entry["request"]), entry.get("waited_ms", 0.0))
+        named = entry["claims"]
+        claims = None if named is None else tuple((link, length) for link, length in named)
+        return Submitted(entry["sequence"], _read_request(entry["request"]), entry.get("waited_ms", 0.0), claims)
     if kind is Controlled:
         return Controlled(_read_control(entry["control"]))
     event: Event = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})

@@ -33,6 +33,8 @@ class Request:
         traceparent: W3C trace context of the caller, empty for none.
         sampling: how the target draws its tokens.
         options: what else it is to observe.
+        conversation: names the conversation that it is a turn of, for reuse of earlier ones; empty for none.
+        log_probs: the client wants the log-probabilities of its tokens.
     """
 
     prompt: tuple[int, ...]
@@ -45,6 +47,8 @@ class Request:
     traceparent: str = ""
     sampling: Sampling = GREEDY
     options: GenerationOptions = PLAIN
+    conversation: str = ""
+    log_probs: bool = False
 
     @property
     def reserved(self) -> int:
@@ -55,16 +59,22 @@ class Request:
 # Events of a controller
 
 
+Claims: TypeAlias = tuple[tuple[int, int], ...]
+"""(link, tokens): how many of a prompt's first tokens the link's worker should have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """A new request; ``sequence`` is a number the caller has not used before.
 
-    ``waited_ms``: how long it has waited for its turn already. Only recorded logs hold it.
+    ``waited_ms``: how long it has waited for its turn already. ``claims``: by link, how many tokens of the prompt its
+    worker should have from earlier sequences; None lets the controller look. Only recorded logs hold them.
     """
 
     sequence: int
     request: Request
     waited_ms: float = 0.0
+    claims: Claims | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +89,15 @@ class Verified:
     """The target has answered a :class:`Verify`.
 
     ``tokens`` are the accepted drafts and one token of the target's own; ``log_probs`` are theirs under the target,
-    empty where the engine gives none. ``engine_ms`` is the engine's own time, without queueing.
+    empty where the engine gives none. ``engine_ms`` is the engine's own time, without queueing. ``blocks`` are those of
+    KV cache, where they were asked for and are known: newly allocated, reused, allocated in all.
     """
 
     action: ActionId
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
     engine_ms: float
+    blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +173,7 @@ class Verify:
     """Run the target once over ``drafts`` after the first ``length`` tokens of ``prefix`` (not to be modified).
 
     ``sampling`` and ``options`` hold for every token of this pass; ``stop_words`` and ``min_tokens`` are not for the
-    engine.
+    engine. ``blocks``: say what it took of the KV cache.
     """
 
     action: ActionId
@@ -171,6 +183,7 @@ class Verify:
     log_probs: bool
     sampling: Sampling = GREEDY
     options: GenerationOptions = PLAIN
+    blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +231,12 @@ class Send(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Committed tokens of a sequence, for the client, with who proposed each."""
+    """Committed tokens of a sequence, for the client, with who proposed each, and their log-probabilities if wanted."""
 
     sequence: int
     tokens: tuple[int, ...]
     origins: tuple[Origin, ...]
+    log_probs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def welcome(config: WorkerConfig, instance: bytes) -> Welcome:
 
 def open_problem(config: WorkerConfig, message: Open, sequences: int) -> LostCode | None:
     """Say why a sequence cannot be drafted for while ``sequences`` others are; None where it can."""
-    drafting = message.drafting
-    if not message.tokens or max(message.tokens) >= config.fingerprint.vocab_size:
+    drafting, begins = message.drafting, message.prefix_length + len(message.tokens)
+    if begins < 1 or max(message.tokens, default=0) >= config.fingerprint.vocab_size:
         return LostCode.DESYNC
     try:
         sampling_of(message)
@@ -46,7 +46,7 @@ def open_problem(config: WorkerConfig, message: Open, sequences: int) -> LostCod
         return LostCode.DESYNC
     if drafting.width < 1 or not 1 <= drafting.branching <= config.fingerprint.vocab_size:
         return LostCode.DESYNC
-    if len(message.tokens) >= config.context:
+    if message.length >= config.context:
         return LostCode.CONTEXT
     return LostCode.BUSY if sequences >= config.max_sequences else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from math import isfinite
@@ -75,6 +76,7 @@ class Link:
         self._last_ping = 0.0
         self._due: float = float("-inf")
         self._backoff = config.link.backoff_ms
+        self._pieces: deque[tuple[int, int]] = deque()  # when sent, bytes: of those that have not been answered
 
     @property
     def talking(self) -> bool:
@@ -85,6 +87,11 @@ class Link:
     def up(self) -> bool:
         """The worker has accepted the link and is heard from."""
         return self.state is _UP
+
+    @property
+    def upload_room(self) -> int:
+        """Bytes of prompts that may be sent before the worker has answered earlier ones."""
+        return self._config.upload_bytes - sum(size for _, size in self._pieces)
 
     def deadline(self, rtt_ms: float) -> float:
         """When :meth:`tick` has something to do, in ms."""
@@ -116,6 +123,7 @@ class Link:
         self._connected = now
         self.counters.connects += 1
         self._frame_number = self._echo = self._echo_received = 0
+        self._pieces.clear()
         mine = self._config.fingerprint
         hello = Hello(self._instance, mine.vocab_size, mine.tokenizer_hash, mine.draft_id, self._config.auth_token)
         return [self.send((hello,), now, opening=True, want_reply=True)]
@@ -142,6 +150,8 @@ class Link:
         _, _, sent, echo, echo_received, _ = frame.header
         here = microseconds(now)
         self._echo, self._echo_received = sent, here
+        while self._pieces and self._pieces[0][0] <= echo:
+            self._pieces.popleft()
         if echo < microseconds(self._connected) or not 0 < echo_received <= sent:
             return None
         rtt = (here - echo - (sent - echo_received)) / 1000.0
@@ -174,18 +184,28 @@ class Link:
         self._backoff = snapshot.backoff_ms
 
     def send(
-        self, messages: tuple[Message, ...], now: float, *, opening: bool = False, want_reply: bool = False
+        self,
+        messages: tuple[Message, ...],
+        now: float,
+        *,
+        opening: bool = False,
+        want_reply: bool = False,
+        piece: bool = False,
     ) -> Send:
-        """Make a frame of messages."""
+        """Make a frame of messages. A ``piece`` of a prompt is answered at once, which makes room for the next."""
         self._frame_number += 1
         sent = microseconds(now)
-        want_reply = want_reply or now >= self._last_ping + self._config.link.ping_ms / 2
+        if piece and self._pieces:
+            sent = max(sent, self._pieces[-1][0] + 1)  # answers are told apart
+        want_reply = want_reply or piece or now >= self._last_ping + self._config.link.ping_ms / 2
         if want_reply:
             self._last_ping = now
         header = Header(self._sender, self._frame_number, sent, self._echo, self._echo_received, want_reply)
         data = encode(Frame(header, messages))
         self.counters.frames_up += 1
         self.counters.bytes_up += len(data)
+        if piece:
+            self._pieces.append((sent, len(data)))
         return Send(self.number, data, opening)
 
     def _dead_at(self, rtt_ms: float) -> float:

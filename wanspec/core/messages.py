@@ -41,6 +41,7 @@ class LostCode(IntEnum):
     CONTEXT = 4
     ENGINE = 5
     BUSY = 6
+    PREFIX = 7
 
 
 class Header(NamedTuple):
@@ -124,7 +125,14 @@ class Drafting:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Draft for a sequence from here on. An ``epoch`` above the known one replaces what was there."""
+    """Draft for a sequence from here on. An ``epoch`` above the known one replaces what was there.
+
+    Attributes:
+        tokens: those that follow the named prefix, or the first of them.
+        hash: of the prefix and ``tokens``.
+        following: tokens that come in commits, as the later pieces of a long prompt, before drafting begins.
+        prefix_length, prefix_hash: name tokens of an ended sequence that the worker still has; a length of 0 for none.
+    """
 
     sequence: int
     epoch: int
@@ -132,6 +140,14 @@ class Open:
     hash: int
     drafting: Drafting = field(default_factory=Drafting)
     traceparent: str = ""
+    following: int = 0
+    prefix_length: int = 0
+    prefix_hash: int = 0
+
+    @property
+    def length(self) -> int:
+        """Committed tokens from which drafting begins."""
+        return self.prefix_length + len(self.tokens) + self.following
 
 
 class Commit(NamedTuple):
@@ -187,7 +203,7 @@ class Drafts(NamedTuple):
 class PassReport(NamedTuple):
     """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
 
-    ``prefills`` counts the sequences whose first pass it was: their prompts were computed in it.
+    ``prefills`` counts the sequences whose first pass it was, or part of whose prompt: prompts were computed in it.
     """
 
     pass_ms: float
@@ -195,6 +211,16 @@ class PassReport(NamedTuple):
     leaves: int
     sequences: int
     prefills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The worker has begun to draft: of ``length`` tokens it computed so many, the KV cache held the others."""
+
+    sequence: int
+    epoch: int
+    length: int
+    computed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +233,7 @@ class Lost:
     length: int
 
 
-Message: TypeAlias = Hello | Welcome | Refuse | Open | Commit | Close | Drafts | PassReport | Lost
+Message: TypeAlias = Hello | Welcome | Refuse | Open | Commit | Close | Drafts | PassReport | Prefilled | Lost
 
 
 class Frame(NamedTuple):

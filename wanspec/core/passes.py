@@ -19,12 +19,33 @@ Items: TypeAlias = list[tuple[WorkerSequence, list[Node]]]
 
 @dataclass(slots=True)
 class Pass:
-    """A pass: its leaves, how many, and when it was asked for."""
+    """A pass: its leaves, how many, and when it was asked for.
+
+    Attributes:
+        chunk: a sequence of whose prompt it computes a part, as its first row, and up to which length.
+        lengths: committed tokens of the sequences, the one of the chunk left out.
+    """
 
     number: int
     began_ms: float
     items: Items
     leaves: int
+    chunk: tuple[WorkerSequence, int] | None
+    lengths: list[int]
+
+    @property
+    def sequences(self) -> list[WorkerSequence]:
+        """Those with a part in it, in the order of the batch."""
+        return [*([self.chunk[0]] if self.chunk else []), *(sequence for sequence, _ in self.items)]
+
+    def count_computed(self, computed: tuple[int, ...]) -> None:
+        """Take note of what has been computed of prompts; ``computed`` is as in :class:`Expansion`."""
+        reached = [*([self.chunk[1]] if self.chunk else []), *self.lengths]
+        told = len(computed) == len(reached)
+        for index, (sequence, length) in enumerate(zip(self.sequences, reached, strict=True)):
+            if sequence.passes == 0:
+                sequence.prefilled += computed[index] if told else max(0, length - sequence.computed)
+            sequence.computed = max(sequence.computed, length)
 
 
 class Passes:
@@ -54,11 +75,16 @@ class Passes:
         """Begin the next pass, if none is under way and a leaf is worth one."""
         if self.under_way is not None or not sequences:
             return None
+        chunk = self._next_chunk(sequences)
         items = self._pick(sequences)
-        if not items:
+        if not items and chunk is None:
             return None
         self._number += 1
-        batch, top, total = [], 0, 0
+        batch, top, total = list[SequenceLeaves](), 1, 0
+        if chunk is not None:
+            sequence, length = chunk
+            batch.append(SequenceLeaves(sequence.engine_key, sequence.tree.tokens, length, ((),)))
+            total += 1
         for sequence, leaves in items:
             tree = sequence.tree
             paths = tuple(map(tree.path_to, leaves))
@@ -67,7 +93,8 @@ class Passes:
                 leaf.expanded = True
             top = max(top, sequence.drafting.branching)
             total += len(leaves)
-        self.under_way = Pass(self._number, now, items, total)
+        lengths = [len(s.tree.tokens) for s, _ in items]
+        self.under_way = Pass(self._number, now, items, total, chunk, lengths)
         return Expand(self._number, tuple(batch), top)
 
     def take(self, number: int) -> Pass | None:
@@ -81,9 +108,21 @@ class Passes:
         """The pass under way, if it is late: it is given up."""
         return self.take(self._number) if now >= self.deadline() else None
 
+    def _next_chunk(self, sequences: Collection[WorkerSequence]) -> tuple[WorkerSequence, int] | None:
+        """The next part of the oldest prompt that is too long for one pass, so that no other waits for all of it."""
+        most = self._config.prefill_tokens
+        for sequence in sequences:
+            if sequence.passes == 0:
+                length = len(sequence.tree.tokens)
+                if length - sequence.computed > most or (length > sequence.computed and not sequence.complete):
+                    return sequence, min(length, sequence.computed + most)
+        return None
+
     def _pick(self, sequences: Collection[WorkerSequence]) -> Items:
         config, items = self._config, Items()
         for sequence in sequences:
+            if sequence.passes == 0 and not self._ready(sequence):
+                continue
             leaves = candidates(sequence, config.max_leaves, config.max_nodes, config.context)
             if leaves:
                 items.append((sequence, leaves))
@@ -101,6 +140,10 @@ class Passes:
             if count:
                 picked.append((sequence, leaves[:count]))
         return picked
+
+    def _ready(self, sequence: WorkerSequence) -> bool:
+        """Whether a sequence that has had no pass can begin to draft."""
+        return sequence.complete and len(sequence.tree.tokens) - sequence.computed <= self._config.prefill_tokens
 
     def _capacity(self, items: Items, offers: list[list[float]]) -> int:
         """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""

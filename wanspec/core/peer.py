@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from wanspec.core.events import Send
-from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, microseconds
+from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
 from wanspec.core.wire import encode
 
 _FRAME_COST_MS = 0.25
@@ -38,7 +38,7 @@ class Peer:
     def reply(self, message: Message) -> None:
         """Have a message sent with the next frame."""
         self._waiting.append(message)
-        self.urgent = self.urgent or not isinstance(message, (Drafts, PassReport))
+        self.urgent = self.urgent or not isinstance(message, (Drafts, PassReport, Prefilled))
 
     def deadline(self, frame_ms: float) -> float:
         """When what waits is to be sent at the latest, in ms; infinity if nothing waits."""

@@ -19,11 +19,13 @@ from wanspec.core.events import (
     Submitted,
     Verified,
 )
-from wanspec.core.messages import Drafts, Frame, Lost
+from wanspec.core.messages import Drafts, Frame, Lost, Prefilled
 from wanspec.core.wire import encode
 
 if TYPE_CHECKING:
     from wanspec.core.controller import Controller
+
+_OF_ONE = (Drafts, Prefilled, Lost)
 
 
 class Logs:
@@ -103,7 +105,7 @@ class Recorder:
         return event if frame is None or not isinstance(event, Received) else self._reduce_frame(event, frame)
 
     def _reduce_frame(self, event: Received, frame: Frame) -> Received:
-        kept = tuple(m for m in frame.messages if not isinstance(m, (Drafts, Lost)) or m.sequence == self._sequence)
+        kept = tuple(m for m in frame.messages if not isinstance(m, _OF_ONE) or m.sequence == self._sequence)
         if len(kept) == len(frame.messages):
             return event
         return replace(event, data=encode(Frame(frame.header, kept)))

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from wanspec.core.arrivals import Sighting
-from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open
+from wanspec.core.messages import ROOT, Close, Commit, Drafting, Drafts, Lost, LostCode, Message, Open, Prefilled
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.rounds import Tally
 from wanspec.core.tree import COMMITTED, PRUNED, Node, Origin, TokenTree
@@ -21,11 +21,21 @@ class RemoteDrafts:
     """One sequence's drafts from a worker. Only this side increments the epoch.
 
     Attributes:
+        hashes: of the committed tokens, as far as they were to be compared.
+        claims: by link, how many of the first tokens its worker should still have: named in the next opening, not sent.
+        uploading: pieces of the prompt are still to be sent.
+        kept: of a sequence that has ended, how many tokens were sent to the worker, which may be of use later.
         passed: of the last message, children of positions that had been committed by then, by the parent's position.
     """
 
-    def __init__(self, number: int, tree: TokenTree, tally: Tally, drafting: Drafting, traceparent: str) -> None:
+    def __init__(
+        self, number: int, tree: TokenTree, tally: Tally, drafting: Drafting, traceparent: str, piece: int
+    ) -> None:
+        """``piece``: most tokens of the prompt in one message."""
         self.open = False
+        self.uploading = False
+        self.claims: dict[int, int] = {}
+        self.kept = 0
         self.link: int | None = None
         self.epoch = 0
         self.passed: dict[int, list[Sighting]] = {}
@@ -34,7 +44,10 @@ class RemoteDrafts:
         self._tally = tally
         self._drafting = drafting
         self._traceparent = traceparent
-        self._hashes = PrefixHashes()
+        self.hashes = PrefixHashes()
+        self._piece = piece
+        self._sent = 0
+        self._confirmed = 0
         self._nodes: dict[int, Node] = {}
         self._opened_length = 1
         self._passes_seen = 0
@@ -51,19 +64,34 @@ class RemoteDrafts:
         for node in self._nodes.values():
             node.number = -1  # the worker has no copy of it in this epoch
         self._nodes = {}
+        self._confirmed = 0
         self._opened_length = len(self._tree.tokens)
         self._passes_seen = 0
         self._firsts, self._used = [], set()
         self._outgoing.clear()
         tokens = self._tree.tokens
-        self._hash_all()
+        self.hash_all()
+        known = min(self.claims.pop(link, 0), len(tokens))
+        sent = self._sent = min(len(tokens), known + self._piece)
+        self.uploading = sent < len(tokens)
+        hashes, fresh, following = self.hashes, tuple(tokens[known:sent]), len(tokens) - sent
+        prefix = (known, hashes[known]) if known else (0, 0)
         self._queue(
-            Open(self._number, self.epoch, tuple(tokens), self._hashes[len(tokens)], self._drafting, self._traceparent)
+            Open(self._number, self.epoch, fresh, hashes[sent], self._drafting, self._traceparent, following, *prefix)
         )
 
     def aim(self, tree: TokenTree, drafting: Drafting) -> None:
         """Have drafts go into another tree of the same tokens, made otherwise, from the next opening on."""
         self._tree, self._drafting = tree, drafting
+
+    def piece(self) -> Message:
+        """Return the next piece of the prompt; only while :attr:`uploading`."""
+        tokens, start = self._tree.tokens, self._sent
+        end = self._sent = min(len(tokens), start + self._piece)
+        self.uploading = end < len(tokens)
+        message = Commit(self._number, self.epoch, start, self.hashes[end], tuple(tokens[start:end]))
+        self._tally.bytes_up += message_bytes(message)
+        return message
 
     def committing(self, tokens: Sequence[int]) -> None:
         """Count passes of the worker that foresaw some of these tokens, before the tree descends along them."""
@@ -82,27 +110,34 @@ class RemoteDrafts:
         """Tell the worker of tokens that have just been committed to the tree."""
         if not self.open:
             return
-        self._hash_all()
-        length = len(self._tree.tokens)
-        self._queue(
-            Commit(self._number, self.epoch, length - len(tokens), self._hashes[length], tuple(tokens)),
-        )
+        self.hash_all()
+        if self.uploading:  # they follow the prompt, as a part of its last piece
+            return
+        length = self._sent = len(self._tree.tokens)
+        self._queue(Commit(self._number, self.epoch, length - len(tokens), self.hashes[length], tuple(tokens)))
 
     def close(self) -> None:
         """The sequence has ended."""
         if self.open:
             self._queue(Close(self._number, self.epoch))
-        self.open = False
+            self.kept = self._sent
+        self.open = self.uploading = False
 
     def drop(self) -> None:
-        """The link is gone, or the worker has given the sequence up. What it sent stays in the tree."""
-        self.open = False
+        """The worker has given the sequence up. What it sent stays in the tree."""
+        self.open = self.uploading = False
         self._outgoing.clear()
+
+    def cut_off(self) -> None:
+        """The link is gone: a worker that outlives it keeps what it is known to have."""
+        if self.link is not None and self._confirmed:
+            self.claims[self.link] = self._confirmed
+        self.drop()
 
     @property
     def has_outgoing(self) -> bool:
-        """Whether :meth:`take` has anything to return."""
-        return bool(self._outgoing)
+        """Whether :meth:`take` or :meth:`piece` has anything to return."""
+        return self.uploading or bool(self._outgoing)
 
     def take(self) -> list[Message]:
         """Return what is to be sent, once."""
@@ -119,8 +154,9 @@ class RemoteDrafts:
         if not self.open or drafts.epoch != self.epoch:
             self._tally.stale_nodes += len(drafts.nodes)
             return True
-        if not self._opened_length <= drafts.length <= len(self._hashes) or self._hashes[drafts.length] != drafts.hash:
+        if not self._opened_length <= drafts.length <= len(self.hashes) or self.hashes[drafts.length] != drafts.hash:
             return False
+        self._confirmed = max(self._confirmed, drafts.length)
         self._tally.remote_draft_passes += max(0, drafts.passes - self._passes_seen)
         self._passes_seen = max(self._passes_seen, drafts.passes)
         if not self._firsts or drafts.first > self._firsts[-1]:
@@ -152,12 +188,19 @@ class RemoteDrafts:
                 self.passed.setdefault(parent.position, []).append((token, rank, log_prob))
         return True
 
+    def prefilled(self, message: Prefilled) -> None:
+        """The worker has begun to draft."""
+        self._tally.bytes_down += message_bytes(message)
+        if self.open and message.epoch == self.epoch:
+            self._tally.remote_prefill_tokens += message.computed
+
     def lost(self, message: Lost) -> bool:
         """The worker has given the sequence up; return whether to open it again."""
         self._tally.bytes_down += message_bytes(message)
         if not self.open or message.epoch != self.epoch:
             return False
         self._tally.lost[message.code.name.lower()] += 1
+        self.claims.clear()
         self.drop()
         return message.code not in _FINAL
 
@@ -165,5 +208,6 @@ class RemoteDrafts:
         self._outgoing.append(message)
         self._tally.bytes_up += message_bytes(message)
 
-    def _hash_all(self) -> None:
-        self._hashes.extend(self._tree.tokens[len(self._hashes) :])
+    def hash_all(self) -> None:
+        """Bring :attr:`hashes` up to the committed tokens."""
+        self.hashes.extend(self._tree.tokens[len(self.hashes) :])

@@ -45,9 +45,11 @@ class Round:
 class Tally:
     """Counters of one sequence. Times in ms, bytes without gRPC and TCP framing.
 
-    ``remote_passes_used`` counts passes of which at least one node became text. ``positions`` holds, by who proposed a
-    draft, for each place in the verified chain how many drafts were verified there, and how many accepted. ``shadow``
-    has the counts of :class:`wanspec.core.shadow.Shadow`.
+    ``remote_passes_used`` counts passes of which at least one node became text; ``remote_prefill_tokens`` are those
+    that the worker's draft engine computed before its first leaf, in all epochs. The blocks are those of the target's
+    KV cache in the first round, None where its engine does not tell. ``positions`` holds, by who proposed a draft, for
+    each place in the verified chain how many drafts were verified there, and how many accepted. ``shadow`` has the
+    counts of :class:`wanspec.core.shadow.Shadow`.
     """
 
     rounds: int = 0
@@ -56,6 +58,7 @@ class Tally:
     accepted_remote: int = 0
     accepted_local: int = 0
     local_draft_passes: int = 0
+    remote_prefill_tokens: int = 0
     remote_draft_passes: int = 0
     remote_passes_used: int = 0
     remote_nodes: int = 0
@@ -70,10 +73,18 @@ class Tally:
     epochs: int = 0
     desyncs: int = 0
     engine_retries: int = 0
+    kv_cache_alloc_new_blocks: int | None = None
+    kv_cache_reused_blocks: int | None = None
+    kv_cache_alloc_total_blocks: int | None = None
     positions: dict[str, list[list[int]]] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     shadow: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failures(self) -> int:
+        """How often worker and controller came apart; a prefix that the worker no longer had is no failure."""
+        return self.desyncs + sum(self.lost.values()) - self.lost["prefix"]
 
     def verified(self, place: int, origin: Origin, accepted: bool) -> None:
         """Count a draft at its place in the verified chain, from 0."""

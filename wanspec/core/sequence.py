@@ -53,8 +53,8 @@ class Sequence:
         self.tally = Tally()
         self.rounds: list[Round] = []
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
-        drafting = drafting_for(self.policy.drafting(self.estimators), self._drafts_by)
-        self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent)
+        drafting = drafting_for(self.policy.drafting(estimators), self._drafts_by)
+        self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent, config.piece_tokens)
         self.arrivals = Arrivals(self.tree, estimators)
         self.shadow: Shadow | None = None
         self.overdue = False
@@ -218,6 +218,8 @@ class Sequence:
         if self._is_draft:
             usable = len(event.log_probs) in (0, len(tokens)) and not any(p != p for p in event.log_probs)
             return "" if usable else f"{what} engine: log-probabilities are missing or NaN"
+        if self.request.log_probs and len(event.log_probs) != len(tokens):
+            return f"{what} engine: gave no log-probabilities, which return_log_probs needs"
         for index, node in enumerate(self._pending_path[: len(tokens) - 1]):
             if tokens[index] != node.token:
                 return f"{what} engine: accepted token {tokens[index]} at {index}, the draft there is {node.token}"
@@ -240,7 +242,8 @@ class Sequence:
         if committed:
             if self._first_token is None:
                 self._first_token = now
-            actions.append(Emit(self.number, committed, origins))
+            log_probs = event.log_probs[: len(committed)] if self.request.log_probs else ()
+            actions.append(Emit(self.number, committed, origins, log_probs))
         if ended or self.remaining <= 0:
             return actions + self.finish("stop" if ended else "length", now)
         self.remote.commit(committed)
@@ -354,10 +357,9 @@ class Sequence:
         action = self._call(path, now, is_draft=False)
         self._round.verify_ms = now - self._submitted
         drafts = tuple(node.token for node in path)
-        committed, entropy = len(self.tree.tokens), self.policy.wants_entropy
-        return [
-            Verify(action, self.tree.tokens, committed, drafts, entropy, self.request.sampling, self._options),
-        ]
+        committed, log_probs = len(self.tree.tokens), self.policy.wants_entropy or self.request.log_probs
+        sampling, first = self.request.sampling, self.tally.rounds == 0
+        return [Verify(action, self.tree.tokens, committed, drafts, log_probs, sampling, self._options, first)]
 
     @property
     def _held_back(self) -> int:
@@ -421,6 +423,10 @@ class Sequence:
         tally = self.tally
         tally.rounds += 1
         tally.target_ms += event.engine_ms
+        if event.blocks:
+            new, reused, total = event.blocks
+            tally.kv_cache_alloc_new_blocks, tally.kv_cache_reused_blocks = new, reused
+            tally.kv_cache_alloc_total_blocks = total
         self._retries_left = self._config.engine_retries
         for index, node in enumerate(path):
             tally.verified(index, node.origin, index < min(accepted, len(committed)))

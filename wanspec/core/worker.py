@@ -5,7 +5,6 @@ Events in, actions out; no I/O and no clock. PAPER Algorithm 2, with limits on d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import uuid4
 
 from wanspec.core.calibration import Calibration
@@ -23,6 +22,7 @@ from wanspec.core.events import (
     WorkerEvent,
 )
 from wanspec.core.handshake import objection, open_problem, welcome
+from wanspec.core.kept import KeptTokens
 from wanspec.core.messages import (
     Close,
     Commit,
@@ -33,31 +33,15 @@ from wanspec.core.messages import (
     Message,
     Open,
     PassReport,
+    Prefilled,
     microseconds,
 )
 from wanspec.core.passes import Pass, Passes, read
 from wanspec.core.peer import Peer
 from wanspec.core.wire import decode, sender_of
+from wanspec.core.workercounters import WorkerCounters
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError
-
-
-@dataclass(slots=True)
-class WorkerCounters:
-    """Totals since the worker started."""
-
-    passes: int = 0
-    leaves: int = 0
-    pass_ms: float = 0.0
-    nodes: int = 0
-    wasted_leaves: int = 0
-    failed_passes: int = 0
-    malformed: int = 0
-    foreign: int = 0
-    duplicates: int = 0
-    desyncs: int = 0
-    gaps: int = 0
-    refused: int = 0
 
 
 class Worker:
@@ -70,6 +54,7 @@ class Worker:
         self.sequences: dict[Key, WorkerSequence] = {}
         self.calibration = Calibration()
         self._sender = int.from_bytes(self.instance[:8], "little")
+        self._kept = KeptTokens(config)
         self._peers: dict[int, Peer] = {}
         self._actions: list[WorkerAction] = []
         self._passes = Passes(config)
@@ -84,7 +69,7 @@ class Worker:
         elif isinstance(event, LinkOpened):
             self._frame(event.data, event.link, now)
         elif isinstance(event, Disconnected):
-            self._unlink(event.link)
+            self._unlink(event.link, now)
         elif isinstance(event, ExpandFailed):
             self._expand_failed(event)
         elif isinstance(event, Tick):
@@ -137,7 +122,7 @@ class Worker:
         elif isinstance(message, Close):
             sequence = self.sequences.get((peer.instance, message.sequence))
             if sequence is not None and message.epoch >= sequence.epoch:
-                self._remove(sequence)
+                self._keep(sequence, now)
         elif not isinstance(message, Hello):
             self.counters.foreign += 1
 
@@ -157,7 +142,7 @@ class Worker:
             self.counters.duplicates += 1
             return False
         if previous is not None:
-            self._unlink(previous.link)
+            self._unlink(previous.link, now)
             self._actions.append(Disconnect(previous.link, "the controller has opened another link"))
         self._peers[frame.header.sender] = peer
         peer.reply(welcome(self.config, self.instance))
@@ -173,16 +158,18 @@ class Worker:
                 self.counters.duplicates += 1
                 return
             self._remove(known)
-        lost = open_problem(self.config, message, len(self.sequences))
-        if lost is not None:
-            peer.reply(Lost(message.sequence, message.epoch, lost, len(message.tokens)))
-            return
-        sequence = WorkerSequence(key, peer.link, message, now, self.calibration)
-        if sequence.hash != message.hash:
+        prefix, lost = None, open_problem(self.config, message, len(self.sequences))
+        if lost is None and message.prefix_length:
+            prefix = self._kept.find(peer.instance, message.prefix_length, message.prefix_hash, now)
+            lost = LostCode.PREFIX if prefix is None else None
+        if lost is None:
+            sequence = WorkerSequence(key, peer.link, message, now, self.calibration, prefix)
+            if sequence.hash == message.hash:
+                self.sequences[key] = sequence
+                return
             self.counters.desyncs += 1
-            peer.reply(Lost(message.sequence, message.epoch, LostCode.DESYNC, len(message.tokens)))
-            return
-        self.sequences[key] = sequence
+            lost = LostCode.DESYNC
+        peer.reply(Lost(message.sequence, message.epoch, lost, message.length))
 
     def _commit(self, peer: Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
@@ -216,12 +203,17 @@ class Worker:
         del self.sequences[sequence.key]
         self._actions.append(Release(sequence.engine_key))
 
-    def _unlink(self, link: int) -> None:
+    def _keep(self, sequence: WorkerSequence, now: float) -> None:
+        """Remove a sequence that may be of use to a later one."""
+        self._remove(sequence)
+        self._kept.keep(sequence.key[0], sequence.tree.tokens, sequence.hashes, now)
+
+    def _unlink(self, link: int, now: float) -> None:
         for sender, peer in list(self._peers.items()):
             if peer.link == link:
                 del self._peers[sender]
         for sequence in [s for s in self.sequences.values() if s.link == link]:
-            self._remove(sequence)
+            self._keep(sequence, now)
 
     def _tick(self, now: float) -> None:
         late = self._passes.take_late(now)
@@ -246,14 +238,16 @@ class Worker:
         if children is None:
             self._abandon(done)
             return
-        engine_ms, row, counters = event.expansion.engine_ms, 0, self.counters
+        engine_ms, counters, row = event.expansion.engine_ms, self.counters, 0 if done.chunk is None else 1
         counters.passes += 1
         counters.leaves += done.leaves
         counters.pass_ms += engine_ms
         self._passes.engine_ms = engine_ms
         queue_ms = max(0.0, now - done.began_ms - engine_ms)
-        prefills = sum([sequence.passes == 0 for sequence, _ in done.items])
-        report = PassReport(engine_ms, queue_ms, done.leaves, len(done.items), prefills)
+        prefills = row + sum([sequence.passes == 0 for sequence, _ in done.items])
+        report = PassReport(engine_ms, queue_ms, done.leaves, row + len(done.items), prefills)
+        if prefills:
+            done.count_computed(event.expansion.computed)
         reported: set[int] = set()
         for sequence, nodes in done.items:
             row += len(nodes)
@@ -268,6 +262,8 @@ class Worker:
             if peer.link not in reported:
                 reported.add(peer.link)
                 peer.reply(report)
+            if sequence.passes == 1:
+                peer.reply(Prefilled(sequence.key[1], sequence.epoch, sequence.computed, sequence.prefilled))
             if drafts is not None:
                 counters.nodes += len(drafts.nodes)
                 peer.reply(drafts)
@@ -279,7 +275,7 @@ class Worker:
 
     def _abandon(self, done: Pass) -> None:
         self.counters.failed_passes += 1
-        for sequence, _ in done.items:
+        for sequence in done.sequences:
             peer = self._peer_of(sequence)
             if not sequence.closed and peer is not None:
                 self._lose(peer, sequence, LostCode.ENGINE)

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
 from wanspec.core.coupling import coupled_acceptance, sampling_of
+from wanspec.core.kept import Kept
 from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open, make_node
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.scheduler import Frontier
@@ -38,9 +39,23 @@ class Children(NamedTuple):
 
 
 class WorkerSequence:
-    """What a worker knows of a sequence, in one epoch."""
+    """What a worker knows of a sequence, in one epoch.
 
-    def __init__(self, key: Key, link: int, opened: Open, now: float, calibration: Calibration | None = None) -> None:
+    Attributes:
+        computed: how many of its first tokens should be in the engine's KV cache.
+        prefilled: tokens that the engine has computed before the first leaf.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        link: int,
+        opened: Open,
+        now: float,
+        calibration: Calibration | None = None,
+        prefix: Kept | None = None,
+    ) -> None:
+        """``prefix``: what has the first ``opened.prefix_length`` tokens."""
         self.key = key
         self.link = link
         self.epoch = opened.epoch
@@ -48,12 +63,17 @@ class WorkerSequence:
         self.sender = int.from_bytes(key[0][:8], "little")
         self.drafting = opened.drafting
         self.sampling = sampling_of(opened)
-        self.tree = TokenTree(opened.tokens)
+        self.computed = opened.prefix_length
+        self.prefilled = 0
+        known = [] if prefix is None else prefix.tokens[: opened.prefix_length]
+        self.tree = TokenTree([*known, *opened.tokens])
         self.frontier = Frontier(self.tree.root)
         self.passes = 0
         self.closed = False
         self.heard_ms = now
-        self._hashes = PrefixHashes(opened.tokens)
+        self.hashes = PrefixHashes() if prefix is None else prefix.hashes.until(opened.prefix_length)
+        self.hashes.extend(opened.tokens)
+        self._begins = opened.length
         self._next_number = 0
         self._held: dict[int, Commit] = {}
         self._held_since: float | None = None
@@ -66,9 +86,14 @@ class WorkerSequence:
         return len(self.tree.tokens)
 
     @property
+    def complete(self) -> bool:
+        """Whether all of the prompt has come."""
+        return len(self.tree.tokens) >= self._begins
+
+    @property
     def hash(self) -> int:
         """Hash of the committed prefix."""
-        return self._hashes[self.length]
+        return self.hashes[self.length]
 
     def deadline(self, config: WorkerConfig) -> float:
         """When a missing commit, or silence, is no longer waited for."""
@@ -126,7 +151,7 @@ class WorkerSequence:
             return None, wasted
         key = self.key[1]
         length = len(self.tree.tokens)
-        return Drafts(key, self.epoch, length, self._hashes[length], first, self.passes, tuple(new)), wasted
+        return Drafts(key, self.epoch, length, self.hashes[length], first, self.passes, tuple(new)), wasted
 
     def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], new: list[DraftNode], now: float) -> None:
         """Add a leaf's children, those that are probable enough, and to ``new`` what to send of them."""
@@ -158,11 +183,11 @@ class WorkerSequence:
 
     def _apply(self, message: Commit) -> bool:
         fresh = message.tokens[self.length - message.from_length :]
-        self._hashes.extend(fresh)
+        self.hashes.extend(fresh)
         if self._calibration is not None:
             self._learn(fresh)
         if self.tree.descend(fresh) < len(fresh):
             self.frontier = Frontier(self.tree.root)
         elif fresh:
             self.frontier.moved(self.tree.size)
-        return self._hashes[message.from_length + len(message.tokens)] == message.hash
+        return self.hashes[message.from_length + len(message.tokens)] == message.hash

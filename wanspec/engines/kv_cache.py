@@ -93,6 +93,12 @@ class KVBuffer:
         self.keys[:, :, :length] = source.keys[:, :, :length]
         self.values[:, :, :length] = source.values[:, :, :length]
 
+    def copy_slots(self, source: KVBuffer, slots: list[int]) -> None:
+        """Copy these slots of ``source`` into the first slots of this buffer, in this order."""
+        index = torch.as_tensor(slots, device=self.shape.device)
+        self.keys[:, :, : len(slots)] = source.keys.index_select(2, index)
+        self.values[:, :, : len(slots)] = source.values.index_select(2, index)
+
 
 def grown_capacity(capacity: int, tokens: int) -> int:
     """Capacity after growth to hold ``tokens``: at least doubled, so that copying costs O(1) a token."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
-from wanspec.engines.kv_cache import MIN_CAPACITY, KVBuffer
+from wanspec.engines.kv_cache import MIN_CAPACITY, KVBuffer, grown_capacity
 from wanspec.engines.pace import NO_PACE, Pace
+from wanspec.engines.prefix_pool import IN_PLACE_LOSS, common_prefix
 from wanspec.engines.ranking import rank_children, top_tokens
 from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
@@ -20,19 +22,24 @@ from wanspec.engines.tree_cache import TreeCache, TreeRows
 from wanspec.errors import EngineError
 
 DEFAULT_TREE_SLOTS = 2048
+_ENDED_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class _State:
+    """``prefix`` belongs to the caller; its first ``cache.committed`` tokens are cached."""
+
     cache: TreeCache
     buffer: KVBuffer
+    prefix: Sequence[int]
 
 
 class TreeDraftEngine:
     """A :class:`~wanspec.core.drafting.DraftEngine` on a :class:`TorchModel`. One thread at a time.
 
     A pass computes the uncached tokens of each prefix, the uncached nodes of each path, and the leaves; everything
-    computed keeps its KV cache while it can still be reached from the committed prefix.
+    computed keeps its KV cache while it can still be reached from the committed prefix. The prefixes of released
+    sequences stay, within the budget, for new ones that begin alike.
     """
 
     def __init__(
@@ -48,15 +55,18 @@ class TreeDraftEngine:
         Args:
             model: the draft.
             tree_slots: cached tree nodes of one sequence, beyond its prefix; when they run out the tree is recomputed.
-            kv_tokens: budget of KV cache over all sequences; the least recently used are dropped. 32 contexts if None.
+            kv_tokens: budget of KV cache over all sequences, those that have ended included; the least recently used
+                are dropped. If None 32 contexts, of which ended ones get 1 GiB at most.
             pace: least duration of a pass.
         """
         self._model = model
         self._tree_slots = tree_slots
         self._shape = replace(model.kv_shape, context=model.context + tree_slots)
         self._budget = kv_tokens or 32 * model.context
+        self._ended_budget = kv_tokens or _ENDED_BYTES // self._shape.token_bytes
         self._pace = pace
         self._states: OrderedDict[Hashable, _State] = OrderedDict()  # least recently used first
+        self._ended: list[tuple[NDArray[np.int32], _State]] = []  # with their tokens; least recently used first
 
     @property
     def vocab_size(self) -> int:
@@ -76,22 +86,31 @@ class TreeDraftEngine:
         """
         started = time.monotonic_ns()
         self._check(batch, top)
+        computed: list[int] = []
         try:
-            plans = [self._plan(sequence) for sequence in batch]
+            plans = [self._plan(sequence, computed) for sequence in batch]
             expansion = self._run(batch, plans, top, started)
         except Exception as error:
             # Slots were given out but hold nothing: forget them.
             for sequence in batch:
-                self.release(sequence.key)
+                self._states.pop(sequence.key, None)
             if isinstance(error, EngineError):
                 raise
             raise EngineError(f"the draft pass failed: {type(error).__name__}: {error}") from error
         self._evict({sequence.key for sequence in batch})
-        return expansion
+        return replace(expansion, computed=tuple(computed))
 
     def release(self, key: Hashable) -> None:
-        """Forget the KV cache of a sequence; unknown keys are ignored."""
-        self._states.pop(key, None)
+        """A sequence has ended: its tree is forgotten, its prefix may serve others; unknown keys are ignored."""
+        state = self._states.pop(key, None)
+        if state is not None and state.cache.committed:
+            state.cache.prune()
+            self._ended.append((np.asarray(state.prefix[: state.cache.committed], dtype=np.int32), state))
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens of released sequences that are cached still."""
+        return sum(len(tokens) for tokens, _ in self._ended)
 
     def cached_slots(self, key: Hashable) -> int:
         """KV slots in use by a sequence, prefix and tree; 0 for an unknown key."""
@@ -116,7 +135,8 @@ class TreeDraftEngine:
                     f"expand: prefix and leaf are {longest} tokens, the draft's context is {self.context}"
                 )
 
-    def _plan(self, sequence: SequenceLeaves) -> Segment:
+    def _plan(self, sequence: SequenceLeaves, computed: list[int]) -> Segment:
+        """Lay out a sequence's part of a pass; how many tokens of its prefix it computes is added to ``computed``."""
         state = self._state(sequence)
         cache, prefix, length = state.cache, sequence.prefix, sequence.length
         cache.commit(prefix[cache.committed : length])
@@ -129,22 +149,46 @@ class TreeDraftEngine:
             nodes = _distinct(sequence.leaves)  # paths share their beginnings
         if cache.used + len(new_tokens) + nodes > limit:
             raise EngineError(f"expand: {nodes} tree nodes in one pass: raise tree_slots above {self._tree_slots}")
+        computed.append(len(new_tokens))
         keep = cache.high
         rows = cache.rows(new_tokens, sequence.leaves)
         state.buffer.reserve(rows.visible, keep=keep)
         return _segment(rows, state.buffer)
 
     def _state(self, sequence: SequenceLeaves) -> _State:
-        """The cache of a sequence, emptied if the prefix is not the one it was made for."""
+        """The cache of a sequence; a new one, that begins with what an ended one has, if it is not for this prefix."""
         state = self._states.get(sequence.key)
         if state is not None:
             self._states.move_to_end(sequence.key)
             known = state.cache.committed
             if known <= sequence.length and (known == 0 or sequence.prefix[known - 1] == state.cache.last_token):
+                state.prefix = sequence.prefix
                 return state
-        state = _State(TreeCache(), KVBuffer(self._shape, min(MIN_CAPACITY, self._shape.context)))
-        self._states[sequence.key] = state
+        self._states.pop(sequence.key, None)
+        state = self._states[sequence.key] = self._begun(sequence)
         return state
+
+    def _begun(self, sequence: SequenceLeaves) -> _State:
+        """A new state with as much of the sequence's prefix as an ended one has: taken over from it, or copied."""
+        wanted = np.asarray(sequence.prefix[: sequence.length], dtype=np.int32)
+        matches = [common_prefix(tokens, wanted) for tokens, _ in self._ended]
+        best = max(range(len(matches)), key=matches.__getitem__, default=None)
+        if best is None or matches[best] == 0:
+            return _State(TreeCache(), self._buffer(MIN_CAPACITY), sequence.prefix)
+        length, (tokens, source) = matches[best], self._ended.pop(best)
+        if len(tokens) - length <= IN_PLACE_LOSS:
+            source.cache.truncate(length)
+            source.cache.last_token = int(wanted[length - 1])
+            return _State(source.cache, source.buffer, sequence.prefix)
+        self._ended.append((tokens, source))
+        cache, slots = source.cache.copied(length)
+        cache.last_token = int(wanted[length - 1])
+        state = _State(cache, self._buffer(grown_capacity(0, length)), sequence.prefix)
+        state.buffer.copy_slots(source.buffer, slots)
+        return state
+
+    def _buffer(self, capacity: int) -> KVBuffer:
+        return KVBuffer(self._shape, min(capacity, self._shape.context))
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[SequenceLeaves], plans: list[Segment], top: int, started: int) -> Expansion:
@@ -164,7 +208,12 @@ class TreeDraftEngine:
         return replace(expansion, engine_ms=(ended - started) / 1e6)
 
     def _evict(self, active: set[Hashable]) -> None:
+        """Keep to the budget: ended sequences go first, then the least recently used."""
         total = sum(state.buffer.capacity for state in self._states.values())
+        ended = sum(state.buffer.capacity for _, state in self._ended)
+        while self._ended and (total + ended > self._budget or ended > self._ended_budget):
+            ended -= self._ended.pop(0)[1].buffer.capacity
+        total += ended
         for key in list(self._states):
             if total <= self._budget:
                 return

@@ -105,6 +105,22 @@ class TreeCache:
                 return
             self._append(token, slot)
 
+    def truncate(self, length: int) -> None:
+        """Keep the first ``length`` committed tokens only, at least 1 of them; their last is ``last_token`` then."""
+        self.prune()
+        for slot in self._token_slots[length:]:
+            self._committed[slot] = False
+            self._slots.give(slot)
+        del self._token_slots[length:]
+        self._root = self._token_slots[-1]
+
+    def copied(self, length: int) -> tuple[TreeCache, list[int]]:
+        """A cache of the first ``length`` committed tokens in slots 0 onwards, and the slots that they have here."""
+        copy = TreeCache()
+        for _ in range(length):
+            copy._append(-1, copy._slots.take())
+        return copy, self._token_slots[:length]
+
     def prune(self) -> None:
         """Free every node below the last committed token."""
         pending = list(self._children.pop(self._root, {}).values())

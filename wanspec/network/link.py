@@ -124,8 +124,12 @@ class LinkConnection:
         reason = "closed by the worker"
         channel = grpc.insecure_channel(self._target.url, options=_OPTIONS)
         try:
-            grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT_S)
+            self._call = ready = grpc.channel_ready_future(channel)
+            if not self._closed:  # else it came before there was anything to cancel
+                ready.result(CONNECT_TIMEOUT_S)
             self._stream(channel)
+        except grpc.FutureCancelledError:
+            reason = "closed while it was connecting"
         except grpc.FutureTimeoutError:
             reason = f"{self._target.url} did not answer within {CONNECT_TIMEOUT_S:g} s"
         except grpc.RpcError as error:

@@ -25,7 +25,7 @@ IGNORED = (
 )
 """Change nothing about an answer."""
 UNSUPPORTED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "logprobs": ((False,), "the endpoint has no output for them"),
+    "logprobs": ((False,), "ask the endpoint itself, by return_log_probs"),
     "top_logprobs": ((), "the endpoint has no output for them"),
     "best_of": ((1,), "answers are not ranked; send n"),
     "echo": ((False,), "an answer comes without its prompt"),

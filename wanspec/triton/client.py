@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from wanspec.core.tree import Origin
 from wanspec.errors import (
     BusyError,
     DeadlineError,
@@ -21,8 +19,11 @@ from wanspec.errors import (
     ServerError,
     UnavailableError,
 )
+from wanspec.triton.client_answer import Answer, Piece, text_of
 from wanspec.triton.connection import Connection
 from wanspec.triton.endpoint import INPUTS
+
+__all__ = ["Answer", "Pending", "Piece", "WanspecClient"]
 
 MODEL = "wanspec"
 DEFAULT_URL = "127.0.0.1:8001"
@@ -33,37 +34,6 @@ _PROBE_S = 10.0
 
 Prompt: TypeAlias = str | bytes | Sequence[int] | Sequence[Mapping[str, str]]
 """Text, token ids, or the messages of a conversation."""
-
-
-@dataclass(slots=True)
-class Piece:
-    """Part of an answer: text, and the tokens and origins it came with. The first has the length of the prompt."""
-
-    text: str
-    tokens: tuple[int, ...]
-    origins: tuple[Origin, ...]
-    prompt_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Answer:
-    """A whole answer.
-
-    Attributes:
-        text, tokens, origins: all pieces together.
-        finish_reason: ``stop`` or ``length``.
-        summary: what it cost (``docs/endpoint.md``), empty unless asked for.
-        event_log: JSON lines, empty unless asked for.
-        prompt_tokens: of the prompt; 0 until the first piece.
-    """
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    origins: list[Origin] = field(default_factory=list)
-    finish_reason: str = ""
-    summary: dict[str, Any] = field(default_factory=dict)
-    event_log: list[str] = field(default_factory=list)
-    prompt_tokens: int = 0
 
 
 class Pending:
@@ -95,7 +65,7 @@ class Pending:
         """
         try:
             while not self.answer.finish_reason:
-                yield self._piece(self.take())
+                yield self.answer.add(self.take())
         finally:
             self.cancel()
 
@@ -125,22 +95,6 @@ class Pending:
             raise _as_error(self._url, outcome)
         return outcome
 
-    def _piece(self, outcome: Any) -> Piece:
-        text = _text(outcome, "text_output")
-        tokens = tuple(outcome.as_numpy("output_ids").reshape(-1).tolist())
-        origins = tuple(Origin(value) for value in outcome.as_numpy("origins").reshape(-1).tolist())
-        answer = self.answer
-        answer.text += text
-        answer.tokens += tokens
-        answer.origins += origins
-        prompt_tokens = _number(outcome, "num_input_tokens")
-        answer.prompt_tokens += prompt_tokens
-        answer.finish_reason = _text(outcome, "finish_reason")
-        if answer.finish_reason:
-            answer.summary = json.loads(_text(outcome, "summary") or "{}")
-            answer.event_log = _text(outcome, "event_log").splitlines()
-        return Piece(text, tokens, origins, prompt_tokens)
-
 
 class WanspecClient:
     """Asks one endpoint. From any thread."""
@@ -158,6 +112,8 @@ class WanspecClient:
         max_tokens: int | None = None,
         stream: bool = True,
         chat: bool | None = None,
+        conversation_id: str | None = None,
+        exclude_input_in_output: bool | None = None,
         end_id: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -172,7 +128,10 @@ class WanspecClient:
         logit_bias: Mapping[int, float] | None = None,
         policy: str | None = None,
         policy_parameters: Mapping[str, Any] | None = None,
+        num_draft_tokens: int | None = None,
         deadline_ms: float | None = None,
+        return_log_probs: bool = False,
+        return_perf_metrics: bool = False,
         summary: bool = True,
         event_log: bool = False,
     ) -> Pending:
@@ -188,6 +147,8 @@ class WanspecClient:
             ("max_tokens", "INT32", max_tokens),
             ("stream", "BOOL", stream),
             ("chat", "BOOL", chat),
+            ("conversation_id", "BYTES", None if conversation_id is None else conversation_id.encode()),
+            ("exclude_input_in_output", "BOOL", exclude_input_in_output),
             ("end_id", "INT32", end_id),
             ("temperature", "FP32", temperature),
             ("top_k", "INT32", top_k),
@@ -200,7 +161,10 @@ class WanspecClient:
             ("logit_bias", "BYTES", json.dumps(dict(logit_bias)).encode() if logit_bias else None),
             ("policy", "BYTES", None if policy is None else policy.encode()),
             ("policy_parameters", "BYTES", json.dumps(policy_parameters).encode() if policy_parameters else None),
+            ("num_draft_tokens", "INT32", num_draft_tokens),
             ("deadline_ms", "FP32", deadline_ms),
+            ("return_log_probs", "BOOL", return_log_probs),
+            ("return_perf_metrics", "BOOL", return_perf_metrics),
             ("return_summary", "BOOL", summary),
             ("return_event_log", "BOOL", event_log),
         ]
@@ -244,7 +208,7 @@ class WanspecClient:
         given = {**(changes or {}), **({"token": token} if token else {})}
         pending = Pending(self._url, self._model, [_input("control", "BYTES", json.dumps(given).encode())], _PROBE_S)
         try:
-            state: dict[str, Any] = json.loads(_text(pending.take(), "state"))
+            state: dict[str, Any] = json.loads(text_of(pending.take(), "state"))
             return state
         finally:
             pending.cancel()
@@ -279,13 +243,3 @@ def _input(name: str, kind: str, *values: Any) -> Any:
     tensor = triton.InferInput(name, list(array.shape), kind)
     tensor.set_data_from_numpy(array)
     return tensor
-
-
-def _number(result: Any, name: str) -> int:
-    array = result.as_numpy(name)
-    return 0 if array is None or array.size == 0 else int(array.reshape(-1)[0])
-
-
-def _text(result: Any, name: str) -> str:
-    array = result.as_numpy(name)
-    return "" if array is None or array.size == 0 else bytes(array.reshape(-1)[0]).decode()

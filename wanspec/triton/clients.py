@@ -23,8 +23,8 @@ _CANCEL_POLL_S = 0.02
 class Client(Protocol):
     """Whoever asked. Called from one thread, but for ``cancelled``."""
 
-    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
-        """More committed tokens."""
+    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
+        """More committed tokens; their log-probabilities where the request asked for them."""
         ...
 
     def finished(self, finished: Finished) -> None:
@@ -88,7 +88,7 @@ class Clients:
 
     def _carry_out(self, action: Emit | Finished) -> None:
         if isinstance(action, Emit):
-            self._clients[action.sequence].emit(action.tokens, action.origins)
+            self._clients[action.sequence].emit(action.tokens, action.origins, action.log_probs)
             return
         with self._asking:
             client = self._clients.pop(action.sequence)

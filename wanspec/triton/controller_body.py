@@ -209,7 +209,7 @@ class ControllerBody(Body[Event, Action]):
         try:
             if isinstance(action, Verify):
                 answer = self._engines.verify(action, _array(action.prefix, action.length), timeout)
-                return Verified(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
+                return Verified(action.action, answer.tokens, answer.log_probs, answer.engine_ms, answer.blocks)
             answer = self._engines.draft(action, _array(action.prefix, action.length, action.path), timeout)
             return Drafted(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
         except Exception as error:  # the thread must live on

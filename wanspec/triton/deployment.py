@@ -16,7 +16,7 @@ from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
 from wanspec.triton.readiness import Progress
 from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
-from wanspec.triton.server import TritonServer
+from wanspec.triton.server import STOP_TIMEOUT_S, TritonServer
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +102,15 @@ class Deployment:
             raise
         return self
 
-    def stop(self) -> None:
-        """Stop everything. May be called twice."""
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop everything; servers that have not ended after ``timeout_s`` are killed. May be called twice."""
         started, self._started = self._started, []
         if started:
             with ThreadPoolExecutor(len(started), thread_name_prefix="wanspec-stop") as pool:
-                stops = [pool.submit(part.stop) for part in started]
+                stops = [
+                    pool.submit(part.stop, timeout_s) if isinstance(part, TritonServer) else pool.submit(part.stop)
+                    for part in started
+                ]
             for stop in stops:
                 stop.result()
 

@@ -14,20 +14,18 @@ from wanspec.triton.request_tensors import Tensors, number, text, texts, whole
 from wanspec.triton.text import TextCodec
 
 REFUSED: Mapping[str, str] = {
-    "num_return_sequences": "send one request for each answer, with seeds of their own",
     "n": "send one request for each answer, with seeds of their own",
     "best_of": "send one request for each answer, with seeds of their own",
-    "beam_width": "drafts cannot be verified by beam search",
     "length_penalty": "it belongs to beam search",
     "early_stopping": "it belongs to beam search",
     "beam_search_diversity_rate": "it belongs to beam search",
     "top_p_decay": "top-p would depend on which round a token falls in",
     "top_p_min": "it belongs to top_p_decay",
     "top_p_reset_ids": "it belongs to top_p_decay",
-    "return_log_probs": "the endpoint has no output for them; ask the target model",
-    "logprobs": "the endpoint has no output for them; ask the target model",
+    "logprobs": "send return_log_probs",
     "return_context_logits": "the endpoint has no output for them; ask the target model",
     "return_generation_logits": "the endpoint has no output for them; ask the target model",
+    "use_draft_logits": "the endpoint's own sampling mode says whether drafts need them",
     "embedding_bias_words": "send logit_bias",
     "embedding_bias_weights": "send logit_bias",
     "stop": "send stop_words",

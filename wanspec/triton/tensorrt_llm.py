@@ -22,16 +22,21 @@ except ImportError:  # outside Triton's stub; only what runs inside it calls
 
 _OUTPUTS = ["output_ids", "sequence_length", "first_scheduled_time_ns", "last_token_time_ns"]
 _LOG_PROBS = "output_log_probs"
+_BLOCKS = ["kv_cache_alloc_new_blocks", "kv_cache_reused_blocks", "kv_cache_alloc_total_blocks"]
 _TRUE = np.ones((1, 1), dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineAnswer:
-    """New tokens of one call, their log-probabilities (empty unless asked for), and the engine's own time in ms."""
+    """New tokens of one call, their log-probabilities (empty unless asked for), and the engine's own time in ms.
+
+    ``blocks``: of KV cache, newly allocated, reused, and allocated in all; empty unless asked for and known.
+    """
 
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
     engine_ms: float
+    blocks: tuple[int, ...] = ()
 
 
 def verify(
@@ -42,6 +47,7 @@ def verify(
     *,
     log_probs: bool,
     timeout_ms: float,
+    blocks: bool = False,
     decoupled: bool = False,
 ) -> EngineAnswer:
     """Verify drafts after a prefix in one target pass. Blocking; from any thread of the stub.
@@ -53,6 +59,7 @@ def verify(
         choice: tensors that say how tokens are chosen (:mod:`wanspec.triton.choice_inputs`).
         log_probs: also return the log-probability of each token.
         timeout_ms: longest that the call may wait in Triton's queue; one that runs is not cut off.
+        blocks: also return what it took of the KV cache.
         decoupled: whether the model is deployed so; other calls to such a model fail.
 
     Returns:
@@ -64,7 +71,8 @@ def verify(
     inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(len(drafts) + 1)}
     if drafts:
         inputs["draft_input_ids"] = np.array([drafts], dtype=np.int32)
-    return _call(model, inputs, log_probs, timeout_ms, decoupled)
+    extra = ([_LOG_PROBS] if log_probs else []) + (_BLOCKS if blocks else [])
+    return _call(model, inputs, extra, timeout_ms, decoupled)
 
 
 def generate(
@@ -83,21 +91,21 @@ def generate(
         EngineError: the engine answered with an error.
     """
     inputs = {**choice, "input_ids": prefix[None], "request_output_len": _int(count)}
-    return _call(model, inputs, log_probs, timeout_ms, decoupled)
+    return _call(model, inputs, [_LOG_PROBS] if log_probs else [], timeout_ms, decoupled)
 
 
 def _call(
-    model: str, inputs: dict[str, NDArray[Any]], log_probs: bool, timeout_ms: float, decoupled: bool
+    model: str, inputs: dict[str, NDArray[Any]], extra: list[str], timeout_ms: float, decoupled: bool
 ) -> EngineAnswer:
     inputs["input_lengths"] = _int(inputs["input_ids"].shape[1])
     inputs["exclude_input_in_output"] = _TRUE
     inputs["return_perf_metrics"] = _TRUE
-    if log_probs:
+    if _LOG_PROBS in extra:
         inputs["return_log_probs"] = _TRUE
     request = pb_utils.InferenceRequest(
         model_name=model,
         inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
-        requested_output_names=[*_OUTPUTS, _LOG_PROBS] if log_probs else _OUTPUTS,
+        requested_output_names=_OUTPUTS + extra,
         timeout=int(timeout_ms * 1000),
     )
     outputs: dict[str, NDArray[Any]] = {}
@@ -119,7 +127,9 @@ def _answer(model: str, outputs: dict[str, NDArray[Any]]) -> EngineAnswer:
         ended = int(outputs["last_token_time_ns"].reshape(-1)[0])
     except (KeyError, IndexError) as error:
         raise EngineError(f"{model}: its answer lacks {error}") from error
-    return EngineAnswer(tokens, log_probs, max(0.0, (ended - began) / 1e6))
+    blocks = tuple(int(outputs[name].reshape(-1)[0]) for name in _BLOCKS if name in outputs)
+    known = blocks if len(blocks) == len(_BLOCKS) else ()
+    return EngineAnswer(tokens, log_probs, max(0.0, (ended - began) / 1e6), known)
 
 
 def _int(value: int) -> NDArray[np.int32]:

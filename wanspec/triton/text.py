@@ -76,6 +76,10 @@ class TextCodec:
         """Turn a stop word or a bad word into token ids, without special tokens."""
         return tuple(self.tokenizer.encode(word, add_special_tokens=False).ids)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Turn token ids into text, without special tokens."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
     def stream(self, prompt: Sequence[int]) -> TextStream:
         """Begin to decode an answer that follows a prompt."""
         return TextStream(self.tokenizer, prompt)

@@ -27,11 +27,12 @@ from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.triton import tensorrt_llm
+from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
 from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.control import CONTROL, STATE, read_control
 from wanspec.triton.controller_body import ControllerBody
-from wanspec.triton.endpoint import INPUTS, Asked, Defaults, beginning, closing, delta, read_request
+from wanspec.triton.endpoint import INPUTS, Asked, Defaults, read_request
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
@@ -158,6 +159,7 @@ class _BlsEngines:
             action.drafts,
             choice,
             log_probs=action.log_probs,
+            blocks=action.blocks,
             timeout_ms=timeout_ms,
             decoupled=self._decoupled,
         )
@@ -182,41 +184,21 @@ class _Answer:
 
     def __init__(self, sender: Any, asked: Asked, codec: TextCodec) -> None:
         self._sender = sender
-        self._asked = asked
-        self._text = codec.stream(asked.request.prompt)
-        self._tokens: list[int] = []
-        self._origins: list[int] = []
-        self._pieces: list[str] = []
-        self._beginning = beginning(asked.request.prompt)
+        self._tensors = AnswerTensors(asked, codec)
 
-    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
-        text = self._text.push(tokens)
-        if self._asked.stream:
-            self._sender.send(_response(self._begun(delta(text, tokens, origins))))
-            return
-        self._tokens += tokens
-        self._origins += origins
-        self._pieces.append(text)
+    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
+        piece = self._tensors.emit(tokens, origins, log_probs)
+        if piece is not None:
+            self._sender.send(_response(piece))
 
     def finished(self, finished: Finished) -> None:
         if finished.reason == "cancelled":
             _refuse(self._sender, "the request was cancelled", "CANCELLED")
-            return
-        if finished.error:
+        elif finished.error:
             _refuse(self._sender, finished.error, _CODES.get(finished.reason, "INTERNAL"))
-            return
-        self._pieces.append(self._text.flush())
-        outputs = self._begun(delta("".join(self._pieces), tuple(self._tokens), tuple(self._origins)))
-        outputs |= closing(
-            finished.reason,
-            finished.summary if self._asked.summary else None,
-            finished.log if self._asked.event_log else None,
-        )
-        self._sender.send(_response(outputs), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-    def _begun(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        first, self._beginning = self._beginning, {}
-        return outputs | first
+        else:
+            outputs = self._tensors.finished(finished)
+            self._sender.send(_response(outputs), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())

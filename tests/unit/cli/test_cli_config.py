@@ -58,7 +58,7 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, arguments, env=environment)
 
 
-@pytest.mark.parametrize(("command", "section"), [(name, section) for name, used in USERS.items() for section in used])
+@pytest.mark.parametrize(("command", "section"), sorted((name, each) for name, used in USERS.items() for each in used))
 def test_every_field_is_an_option_with_the_same_default_and_limits(command: str, section: str) -> None:
     options = {option.name: option for option in cli.commands[command].params}
     defaults = cli.commands[command].make_context(command, []).params

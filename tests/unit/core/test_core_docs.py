@@ -56,6 +56,7 @@ def test_message_types_layouts_and_sizes():
         "Close": codecs._CLOSE,
         "Drafts": codecs._DRAFTS,
         "PassReport": codecs._PASS,
+        "Prefilled": codecs._PREFILLED,
         "Lost": codecs._LOST,
     }
     coded = {k.__name__: (n, structs[k.__name__].format, structs[k.__name__].size) for n, k, _, _ in codecs._CODECS}

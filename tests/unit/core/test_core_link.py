@@ -185,7 +185,7 @@ def test_the_second_link_is_used_where_the_first_is_down():
 
 
 def test_what_one_tick_sends_is_split_into_frames():
-    rig = Rig(context=400_000)
+    rig = Rig(context=400_000, piece_tokens=300_000)
     prompt = tuple(i % VOCAB for i in range(150_000))
     for number in range(3):
         rig.submit(number, prompt)

@@ -30,6 +30,7 @@ from wanspec.core.messages import (
     LostCode,
     Open,
     PassReport,
+    Prefilled,
     Refuse,
     RefuseCode,
     Welcome,
@@ -151,8 +152,9 @@ def test_a_pass_and_its_drafts(bench):
     assert (list(item.prefix[: item.length]), item.leaves, action.top) == ([5, 6, 7], ((),), 2)
     bench.now += 10.0
     actions = bench.expand(actions, 9, 8, entropy=0.6)
-    report, drafts = messages_in(actions)
+    report, prefilled, drafts = messages_in(actions)
     assert report == PassReport(7.5, 2.5, 1, 1, prefills=1)
+    assert prefilled == Prefilled(1, 1, 3, 3)
     assert (drafts.length, drafts.hash, drafts.first, drafts.passes) == (3, hash_of([5, 6, 7]), 0, 1)
     assert [(n.parent, n.token) for n in drafts.nodes] == [(ROOT, 9), (ROOT, 8)]
     (item,) = one(Expand, actions).batch

@@ -48,7 +48,7 @@ class Recorder:
         self.engine = TreeDraftEngine(Recording(), **options)  # type: ignore[arg-type]
 
     def check(self, batch: list[SequenceLeaves], top: int = 4) -> None:
-        expansion = self.engine.expand(batch, top)
+        expansion = self.last = self.engine.expand(batch, top)
         row = 0
         for sequence in batch:
             for path in sequence.leaves:
@@ -87,8 +87,10 @@ def test_any_history_of_commits_and_trees_equals_a_plain_forward(
             if len(prefix) + len(grown) < 100:
                 prefix += grown
                 known[:] = [path[len(grown) :] for path in known if list(path[: len(grown)]) == grown] or [()]
-            if choose.random() < 0.1:
+            if choose.random() < 0.2:
                 recorder.engine.release(key)
+                prefix[:] = prefixes[choose.randrange(3)][: choose.randint(1, 70)]  # another one, that begins alike
+                known[:] = [()]
             known += [(*choose.choice(known), choose.randrange(alphabet)) for _ in range(2)]
             picked = tuple(choose.choice([path for path in known if len(path) <= 5] or [()]) for _ in range(2))
             batch.append(SequenceLeaves(key, prefix, len(prefix), picked))
@@ -254,3 +256,81 @@ def test_a_draft_that_is_the_target_is_always_accepted(model: TorchModel, settin
     (result,) = verifier.generate([request])
     assert isinstance(result, GenerationResult), result
     assert result.accepted_drafts == 6
+
+
+def computed_by(recorder: Recorder, key: object, prefix: list[int], *paths: tuple[int, ...]) -> int:
+    """Tokens of the prefix that a pass computes; its results are checked."""
+    recorder.check([leaves_of(key, prefix, *(paths or ((),)))])
+    (computed,) = recorder.last.computed
+    return computed
+
+
+def test_a_later_turn_computes_its_suffix(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prompt = list(range(1, 41))
+    assert computed_by(recorder, "turn 1", prompt) == 40
+    said = [*prompt, 50, 51]
+    assert computed_by(recorder, "turn 1", said, (7,), (8,)) == 2
+    recorder.engine.release("turn 1")
+    assert recorder.engine.kept_tokens == 42
+    assert recorder.engine.cached_slots("turn 1") == 0
+    assert computed_by(recorder, "turn 2", [*said, 9, 9, 9], (4,)) == 3
+    assert recorder.engine.kept_tokens == 0, "taken over, not copied"
+
+
+def test_two_conversations_from_one_beginning(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    shared = list(range(1, 41))
+    assert computed_by(recorder, "a", [*shared, *range(20, 60)]) == 80
+    recorder.engine.release("a")
+    assert computed_by(recorder, "b", [*shared, 7, 7]) == 2
+    assert recorder.engine.kept_tokens == 80, "copied, since much of it is of no use to this one"
+    assert computed_by(recorder, "a again", [*shared, *range(20, 60), 3]) == 1
+
+
+def test_a_changed_last_word_gives_up_what_follows_it(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    assert computed_by(recorder, "a", list(range(1, 31)), (9,), (9, 9)) == 30
+    recorder.engine.release("a")
+    assert computed_by(recorder, "b", [*range(1, 21), 60, 60], (9,)) == 2
+    assert recorder.engine.kept_tokens == 0
+
+
+def test_the_same_prompt_again_computes_nothing_but_its_leaf(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prompt = list(range(1, 31))
+    computed_by(recorder, "a", prompt)
+    recorder.engine.release("a")
+    assert computed_by(recorder, "b", prompt) == 0
+    assert recorder.rows == 1
+
+
+def test_what_has_ended_leaves_first_when_the_budget_is_spent(model: TorchModel) -> None:
+    recorder = Recorder(model, kv_tokens=200)
+    computed_by(recorder, "old", list(range(1, 31)))
+    recorder.engine.release("old")
+    computed_by(recorder, "running", list(range(11, 41)))
+    assert recorder.engine.kept_tokens == 30
+    computed_by(recorder, "new", list(range(21, 61)) * 2)
+    assert recorder.engine.kept_tokens == 0
+    assert recorder.engine.cached_slots("running") > 0
+
+
+def test_ended_sequences_have_a_limit_of_their_own(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_of_one = 64 * model.kv_shape.token_bytes  # 64 tokens: the smallest buffer
+    monkeypatch.setattr("wanspec.engines.tree._ENDED_BYTES", 2 * bytes_of_one)
+    recorder = Recorder(model)
+    for first in range(4):
+        computed_by(recorder, first, [first, 9, 9])
+        recorder.engine.release(first)
+    computed_by(recorder, "last", [50, 9])
+    assert recorder.engine.kept_tokens == 6
+
+
+def test_a_prompt_in_parts_is_the_prompt(model: TorchModel) -> None:
+    recorder = Recorder(model)
+    prompt = list(range(1, 51))
+    for length in (10, 30, 50):
+        recorder.check([SequenceLeaves("s", prompt, length, ((),))])
+    assert recorder.last.computed == (20,)
+    assert computed_by(recorder, "s", prompt, (5,), (6,)) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -125,3 +127,16 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     client = LinkClient(LinkTarget("127.0.0.1:1"), listener)
     client.connect()
     assert listener.next() == "down: 127.0.0.1:1 did not answer within 0.05 s"
+
+
+def test_what_is_closed_while_it_connects_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "CONNECT_TIMEOUT_S", LIMIT_S)
+    listener = Listener()
+    client = LinkClient(LinkTarget("127.0.0.1:1"), listener)
+    client.connect()
+    time.sleep(0.05)
+    connection = client.close()
+    assert connection is not None
+    connection.join(LIMIT_S / 2)
+    assert "wanspec-link 127.0.0.1:1" not in {thread.name for thread in threading.enumerate()}
+    assert listener.told.empty()

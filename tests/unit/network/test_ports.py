@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
@@ -24,22 +25,35 @@ def test_port_in_use_is_not_free() -> None:
             assert not ports.is_free(port)
 
 
+def two_free_ports() -> range:
+    """Neighbours, out of the range that is chosen from: another test run may look for some at the same time."""
+    while True:
+        first = random.SystemRandom().randrange(12_000, 19_000)
+        with ports.reserve_ports(2, [first, first + 1]) as found:
+            if found == [first, first + 1]:
+                return range(first, first + 2)
+
+
 def test_another_process_gets_other_ports_until_the_holder_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "PORT_RANGE", range(19_990, 19_992))
+    pair = two_free_ports()
+    first, second = pair
+    monkeypatch.setattr(ports, "PORT_RANGE", pair)
     script = (
-        "from wanspec.network import ports; ports.PORT_RANGE = range(19_990, 19_991)\n"
-        "held = ports.reserve_ports(1); print(held.ports, flush=True); input()"
+        f"from wanspec.network import ports; ports.PORT_RANGE = range({first}, {second})\n"
+        "held = ports.reserve_ports(1); print(*held.ports, flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == b"[19990]\n"
+        assert int(other.stdout.readline()) == first
         with ports.reserve_ports(1) as mine:
-            assert mine == [19_991]
-        with pytest.raises(ServerError, match="2 free ports wanted between 19990 and 19992"):
+            assert mine == [second]
+        with pytest.raises(ServerError, match=f"2 free ports wanted between {first} and {second + 1}"):
             ports.reserve_ports(2)
         other.kill()
     with ports.reserve_ports(2) as both:
-        assert sorted(both) == [19_990, 19_991]
+        assert sorted(both) == [first, second]
 
 
 def test_release_twice() -> None:

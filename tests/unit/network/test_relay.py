@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import socket
 import statistics
 import struct
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.unit.timing import in_bounds
 from wanspec.errors import ConfigError, ServerError
 from wanspec.network.relay import Relay
 from wanspec.network.shape import LinkShape
@@ -85,28 +87,43 @@ def test_delay_is_exact_to_half_a_millisecond_one_way() -> None:
         while True:
             await asyncio.sleep(0)
 
+    async def two_sleeps_ms(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+        """As long as a delayed round trip should take, with what this machine makes late at the moment."""
+        begin = time.perf_counter()
+        await asyncio.sleep(0.015)
+        await round_trip_ms(reader, writer)
+        await asyncio.sleep(0.015)
+        return (time.perf_counter() - begin) * 1000
+
     async def test() -> None:
         async with Bench(LinkShape(delay_ms=15)) as delayed, Bench(LinkShape()) as plain:
             awake = asyncio.ensure_future(stay_awake())
             slow, fast = await delayed.warm(), await plain.warm()
-            base = statistics.median([await round_trip_ms(*fast) for _ in range(20)])
-            # The best of some: another process may have the processor for a while.
-            batches = [[await round_trip_ms(*slow) for _ in range(10)] for _ in range(8)]
+            took: list[float] = []
+            slept: list[float] = []
+            usual: list[float] = []  # of ten each, how much later: a busy machine makes this vary both ways
+            best: list[float] = []  # of all so far: that takes one undisturbed round trip only
+            while not (in_bounds(usual, -math.inf, 1.0) and in_bounds(best, -math.inf, 1.0)):
+                for _ in range(10):
+                    took.append(await round_trip_ms(*slow))
+                    slept.append(await two_sleeps_ms(*fast))
+                usual.append(statistics.median(took[-10:]) - statistics.median(slept[-10:]))
+                best.append(min(took) - min(slept))
             awake.cancel()
-            assert min(map(min, batches)) >= 30
-            assert min(map(statistics.median, batches)) - base - 30 < 1.0
+            assert min(took) >= 30
 
     run(test)
 
 
-def test_first_bytes_wait_for_the_handshake() -> None:
+@pytest.mark.parametrize(("handshake", "least", "below"), [(True, 79, 200), (False, 39, 75)])
+def test_first_bytes_wait_for_the_handshake(handshake: bool, least: float, below: float) -> None:
+    """SYN, SYN-ACK, there, back; or there and back alone."""
+
     async def test() -> None:
-        async with Bench(LinkShape(delay_ms=20)) as bench:
-            streams = await bench.connect()
-            assert 79 < await round_trip_ms(*streams) < 200  # SYN, SYN-ACK, there, back
-        async with Bench(LinkShape(delay_ms=20, handshake=False)) as bench:
-            streams = await bench.connect()
-            assert 39 < await round_trip_ms(*streams) < 75
+        async with Bench(LinkShape(delay_ms=20, handshake=handshake)) as bench:
+            took: list[float] = []
+            while not in_bounds(took, least, below):
+                took.append(await round_trip_ms(*await bench.connect()))
 
     run(test)
 
@@ -115,13 +132,15 @@ def test_messages_in_flight_share_the_delay() -> None:
     async def test() -> None:
         async with Bench(LinkShape(delay_ms=50, rate_mbps=8)) as bench:
             reader, writer = await bench.warm()
-            begin = time.perf_counter()
-            for _ in range(100):
-                writer.write(b"x" * 100)
-                await asyncio.sleep(0)
-            await reader.readexactly(10_000)
+            took: list[float] = []
             # Two delays, and 10 ms of serialisation each way that overlap in part: not 100 delays.
-            assert 109 < (time.perf_counter() - begin) * 1000 < 400
+            while not in_bounds(took, 109, 400):
+                begin = time.perf_counter()
+                for _ in range(100):
+                    writer.write(b"x" * 100)
+                    await asyncio.sleep(0)
+                await reader.readexactly(10_000)
+                took.append((time.perf_counter() - begin) * 1000)
 
     run(test)
 
@@ -130,8 +149,9 @@ def test_rate_limits_throughput() -> None:
     async def test() -> None:
         async with Bench(LinkShape(rate_mbps=40)) as bench:
             reader, writer = await bench.warm()
-            took = await round_trip_ms(reader, writer, b"x" * 1_000_000)  # 200 ms one way, the way back overlaps
-            assert 199 < took < 390
+            took: list[float] = []
+            while not in_bounds(took, 199, 390):  # 200 ms one way, the way back overlaps
+                took.append(await round_trip_ms(reader, writer, b"x" * 1_000_000))
 
     run(test)
 
@@ -180,8 +200,12 @@ def test_delay_changes_while_running() -> None:
     async def test() -> None:
         async with Bench(LinkShape(delay_ms=40)) as bench:
             streams = await bench.warm()
-            await bench.relay.set(delay_ms=0)
-            assert await round_trip_ms(*streams) < 60
+            took: list[float] = []
+            while not in_bounds(took, 0, 60):
+                await bench.relay.set(delay_ms=40)
+                assert await round_trip_ms(*streams) >= 80
+                await bench.relay.set(delay_ms=0)
+                took.append(await round_trip_ms(*streams))
             with pytest.raises(ConfigError, match="delay_ms: -1 given"):
                 await bench.relay.set(delay_ms=-1)
             assert bench.relay.shape.delay_ms == 0
@@ -192,15 +216,18 @@ def test_delay_changes_while_running() -> None:
 def test_script_runs_on_the_scaled_clock() -> None:
     async def test() -> None:
         script = [(50, {"delay_ms": 30}), (100, {"delay_ms": 0})]
-        async with Bench(LinkShape(), script=script, time_scale=2.0) as bench:
-            begin = time.perf_counter()
-            seen = []
-            while time.perf_counter() - begin < 0.3:
-                seen.append((time.perf_counter() - begin, bench.relay.shape.delay_ms))
-                await asyncio.sleep(0.002)
+        first: list[float] = []
+        last: list[float] = []
+        while not (in_bounds(first, 0.09, 0.18) and in_bounds(last, 0.19, 0.27)):
+            async with Bench(LinkShape(), script=script, time_scale=2.0) as bench:
+                begin = time.perf_counter()
+                seen = []
+                while time.perf_counter() - begin < 0.3:
+                    seen.append((time.perf_counter() - begin, bench.relay.shape.delay_ms))
+                    await asyncio.sleep(0.002)
             during = [at for at, delay in seen if delay == 30]
-            assert 0.09 < during[0] < 0.18
-            assert 0.19 < during[-1] < 0.27
+            first.append(during[0])
+            last.append(during[-1])
 
     run(test)
 

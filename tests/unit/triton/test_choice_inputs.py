@@ -156,7 +156,8 @@ def rows():
 
 def test_the_table_of_options_is_complete():
     served = {name for name, state in rows().items() if state == "served"}
-    assert served == {"temperature", "top_k", "top_p", "seed"} | set(GenerationOptions.__dataclass_fields__)
+    others = {"temperature", "top_k", "top_p", "seed", "return_log_probs"}
+    assert served == others | set(GenerationOptions.__dataclass_fields__)
     assert served <= set(endpoint.INPUTS)
     assert {name for name, state in rows().items() if state == "refused"} == set(REFUSED)
     assert not set(REFUSED) & set(endpoint.INPUTS)

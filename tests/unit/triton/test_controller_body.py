@@ -63,7 +63,7 @@ class Client:
         self.asked_after_end = False
         self._ended = threading.Event()
 
-    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
+    def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
         assert self.end is None
         self.tokens += tokens
 
@@ -135,7 +135,7 @@ def test_an_engine_that_fails_is_asked_again_and_then_named() -> None:
 
 def test_a_client_that_cannot_be_told_is_cancelled_and_others_are_not() -> None:
     class Gone(Client):
-        def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
+        def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
             raise OSError("gone")
 
     engines = Engines(free=2)
@@ -192,9 +192,9 @@ def test_a_client_that_leaves_is_cancelled_and_one_that_cannot_be_asked_is_not()
 
 def test_tokens_that_a_client_is_slow_to_take_keep_no_round_waiting() -> None:
     class Slow(Client):
-        def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...]) -> None:
+        def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
             assert taken.wait(LIMIT_S)
-            super().emit(tokens, origins)
+            super().emit(tokens, origins, log_probs)
 
     taken = threading.Event()
     engines = Engines()

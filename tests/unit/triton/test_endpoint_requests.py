@@ -10,7 +10,7 @@ import pytest
 from wanspec.errors import ConfigError, InvalidRequestError
 from wanspec.models import resolve
 from wanspec.triton.auth import read_token
-from wanspec.triton.endpoint import Defaults, closing, delta, read_request
+from wanspec.triton.endpoint import Defaults, read_request
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.text import TextCodec
 
@@ -35,6 +35,8 @@ def test_defaults() -> None:
     assert asked.request.end_ids == frozenset({0})
     assert asked.request.traceparent == "00-abc"
     assert (asked.stream, asked.summary, asked.event_log) == (False, False, False)
+    assert (asked.echo, asked.input_count, asked.output_count, asked.perf_metrics) == (False, True, True, False)
+    assert (asked.request.conversation, asked.request.log_probs) == ("", False)
 
 
 def test_default_length_fits_the_context() -> None:
@@ -65,6 +67,41 @@ def test_deadlines(sent: float | None, usual: float, most: float, expected: floa
     assert read_request({"text_input": text("a"), **tensors}, CODEC, defaults).request.deadline_ms == expected
 
 
+@pytest.mark.parametrize(
+    ("policy", "count", "expected"),
+    [
+        (None, 5, ("wanspec", {"k": 5})),
+        ("local", 5, ("local", {"k": 5})),
+        ("local", 0, ("target_only", {})),
+        (None, 0, ("target_only", {})),
+        ("target_only", 0, ("target_only", {})),
+    ],
+)
+def test_drafts_a_round_as_in_tensorrt_llm(policy: str | None, count: int, expected: tuple[str, dict]) -> None:
+    tensors = {"text_input": text("a"), "num_draft_tokens": np.array([[count]], np.int32)}
+    request = read(**tensors, **({} if policy is None else {"policy": text(policy)})).request
+    assert (request.policy, request.parameters) == expected
+
+
+def test_what_is_asked_for() -> None:
+    true = np.array([[True]])
+    names = ("stream", "return_log_probs", "return_perf_metrics", "return_summary", "return_event_log")
+    asked = read(
+        text_input=text("a"),
+        conversation_id=text("talk"),
+        exclude_input_in_output=~true,
+        return_num_input_tokens=~true,
+        return_num_output_tokens=~true,
+        beam_width=np.array([[1]], np.int32),
+        num_return_sequences=np.array([[1]], np.int32),
+        pad_id=np.array([[0]], np.int32),
+        **dict.fromkeys(names, true),
+    )
+    assert (asked.request.conversation, asked.request.log_probs) == ("talk", True)
+    assert (asked.echo, asked.input_count, asked.output_count, asked.perf_metrics) == (True, False, False, True)
+    assert (asked.stream, asked.summary, asked.event_log) == (True, True, True)
+
+
 @pytest.mark.parametrize(("end_id", "expected"), [(-1, frozenset()), (7, frozenset({7}))])
 def test_end_id(end_id: int, expected: frozenset[int]) -> None:
     assert read(text_input=text("a"), end_id=np.array([[end_id]], np.int32)).request.end_ids == expected
@@ -84,6 +121,29 @@ def test_end_id(end_id: int, expected: frozenset[int]) -> None:
         ({"text_input": text(b"ab\xff")}, "text_input: is not UTF-8: byte 2 is 0xff"),
         ({"text_input": text("a"), "end_id": np.array([[4096]], np.int32)}, "end_id: 4096 is no token id .0 to 4095."),
         ({"text_input": text("a"), "end_id": np.array([[-2]], np.int32)}, "end_id: -2 is no token id"),
+        ({"text_input": text("a"), "pad_id": np.array([[4096]], np.int32)}, "pad_id: 4096 is no token id"),
+        ({"text_input": text("a"), "beam_width": np.array([[4]], np.int32)}, "beam_width: is 4, only 1 is served: dra"),
+        (
+            {"text_input": text("a"), "num_return_sequences": np.array([[0]], np.int32)},
+            "num_return_sequences: is 0, only 1 is served: send one request for each",
+        ),
+        (
+            {"text_input": text("a"), "num_draft_tokens": np.array([[33]], np.int32)},
+            "num_draft_tokens: 33 is outside 0 to 32",
+        ),
+        (
+            {
+                "text_input": text("a"),
+                "num_draft_tokens": np.array([[3]], np.int32),
+                "policy_parameters": text('{"k": 2}'),
+            },
+            "num_draft_tokens: is the k of policy_parameters",
+        ),
+        (
+            {"text_input": text("a"), "num_draft_tokens": np.array([[3]], np.int32), "policy": text("target_only")},
+            "num_draft_tokens: is 3, but policy target_only drafts nothing",
+        ),
+        ({"text_input": text("a"), "conversation_id": text(b"\xff")}, "conversation_id: is not UTF-8"),
         ({"text_input": text("a"), "policy_parameters": text("{")}, "policy_parameters: is not JSON"),
         ({"text_input": text("a"), "policy_parameters": text("[1]")}, "policy_parameters: is not a JSON object"),
         ({"text_input": text("a"), "max_tokens": np.ones((1, 2), np.int32)}, "max_tokens: 2 values, exactly 1"),
@@ -95,22 +155,6 @@ def test_end_id(end_id: int, expected: frozenset[int]) -> None:
 def test_refusals_name_the_field(tensors: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         read(**tensors)
-
-
-def test_outputs_have_a_batch_dimension() -> None:
-    tensors = delta("é", (1, 2), (0, 1)) | closing("stop", {"rounds": 3}, ("a", "b"))
-    assert {name: value.shape for name, value in tensors.items()} == {
-        "text_output": (1, 1),
-        "output_ids": (1, 2),
-        "origins": (1, 2),
-        "finish_reason": (1, 1),
-        "summary": (1, 1),
-        "event_log": (1, 1),
-    }
-    assert tensors["text_output"][0, 0].decode() == "é"
-    assert json.loads(tensors["summary"][0, 0]) == {"rounds": 3}
-    assert tensors["event_log"][0, 0] == b"a\nb"
-    assert delta("", (), ())["output_ids"].shape == (1, 0)
 
 
 def test_parameters_name_what_is_wrong() -> None:
