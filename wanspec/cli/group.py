@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from build_engines.command import build_engines
 from wanspec import __version__
 from wanspec.cli import (
     advise,
@@ -19,6 +20,7 @@ from wanspec.cli import (
     generate,
     models,
     record,
+    repository,
     reproduce,
     serve_openai,
     simulate,
@@ -60,6 +62,11 @@ def cli() -> None:
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
       wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
+
+    \b
+    Two machines, and TensorRT-LLM:
+      wanspec build-engines --list    recipes of engine pairs
+      wanspec render --help           a region's repository and the command that serves it
     """
 
 
@@ -81,5 +88,7 @@ for command in (
     serve_openai.serve_openai,
     config.config,
     completion.completion,
+    build_engines,
+    repository.render,
 ):
     cli.add_command(command)

@@ -60,7 +60,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Steps, Place]]:
     finally:
         loader.dispose()
     if not isinstance(values, dict):
-        raise _invalid(places.get((), Place(str(path))), "is not a mapping of sections such as regions: and link:")
+        raise _invalid(places.get((), Place(str(path))), "is not a mapping of sections: a name, a colon and its values")
     return values, places
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -128,6 +128,15 @@ def _model_id(folder: Path) -> bytes:
         with path.open("rb") as file:
             _add_samples(digest, file, path.stat().st_size)
     return digest.digest()
+
+
+def sample_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over size and samples of files, in hexadecimal: quick for weights, and no proof of integrity."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            _add_samples(digest, file, path.stat().st_size)
+    return digest.hexdigest()
 
 
 def _add_samples(digest: hashlib._Hash, file: BinaryIO, size: int) -> None:

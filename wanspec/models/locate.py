@@ -102,14 +102,27 @@ def _convert(known: CatalogEntry, partial: Path, on_progress: ProgressCallback) 
         convert.convert_gguf(gguf, partial, Path(scratch) / "convert.log", on_progress)
 
 
-def _from_hub(name: str, on_progress: ProgressCallback) -> Path:
+def is_hub_id(name: str) -> bool:
+    """Tell whether ``name`` is a hub id ``org/name``, and no folder here."""
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).expanduser().is_dir()
+
+
+def fetch(name: str, folder: Path, on_progress: ProgressCallback = ignore_progress) -> Path:
+    """Bring the hub's model ``name`` into ``folder`` and return it; what is there already is not fetched again.
+
+    Raises ModelError if it cannot be fetched, or is incomplete.
+    """
+    return _from_hub(name, on_progress, folder)
+
+
+def _from_hub(name: str, on_progress: ProgressCallback, into: Path | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ModelError(f"model: {name} needs huggingface_hub. Run `pip install 'wanspec[local]'`.") from error
     on_progress(f"fetching {name} from the hub", None)
     try:
-        folder = snapshot_download(name, allow_patterns=_HUB_FILES)
+        folder = snapshot_download(name, allow_patterns=_HUB_FILES, local_dir=into)
     except Exception as error:
         # The hub's client lets errors of several HTTP libraries through; all mean the same here.
         cause = " ".join(str(error).split())[:160]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +29,17 @@ def run(
     """Run ``command`` with its output in ``log``; ``on_tick`` is called every 0.1 s while it runs.
 
     Raises ModelError that says ``purpose``, the last lines of the output and ``cure`` if the program fails or is still
-    running after ``deadline_s`` seconds. The program never outlives the call.
+    running after ``deadline_s`` seconds. Neither the program nor what it started outlives the call.
     """
     deadline = time.monotonic() + deadline_s
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(env or {})}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
         )
         try:
             while process.poll() is None and time.monotonic() < deadline:
@@ -47,14 +54,19 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(_TERMINATE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(_TERMINATE_S)
+    """End the program, and what it left running in its process group."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TERMINATE_S)
+    _signal(process, signal.SIGKILL)
+    process.wait(_TERMINATE_S)
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # It leads a group of its own, whose number is taken as long as one of the group lives.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def _tail(log: Path) -> str:

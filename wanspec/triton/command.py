@@ -16,6 +16,16 @@ BACKEND_THREADS = 256
 # The link's client pings every 10 s, also while no call runs. gRPC servers answer pings more frequent than this with
 # GOAWAY ("too many pings"), and its default is 5 minutes.
 MIN_PING_INTERVAL_MS = 5_000
+MODEL_FLAGS = (
+    # Completing a configuration starts a second process per model, which imports everything once more.
+    "--disable-auto-complete-config",
+    f"--backend-config=python,thread-pool-size={BACKEND_THREADS}",
+)
+PING_FLAGS = (
+    "--grpc-keepalive-permit-without-calls=1",
+    "--grpc-http2-max-pings-without-data=0",
+    f"--grpc-http2-min-recv-ping-interval-without-data={MIN_PING_INTERVAL_MS}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +55,8 @@ def server_command(
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         "--model-control-mode=explicit",
-        # Completing a configuration starts a second process per model, which imports everything once more.
-        "--disable-auto-complete-config",
+        *MODEL_FLAGS,
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--backend-config=python,thread-pool-size={BACKEND_THREADS}",
         f"--grpc-address={HOST}",
         f"--grpc-port={ports.grpc}",
         f"--http-address={HOST}",
@@ -59,9 +67,7 @@ def server_command(
         f"--metrics-port={ports.metrics}",
         "--allow-gpu-metrics=false",
         f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-        "--grpc-keepalive-permit-without-calls=1",
-        "--grpc-http2-max-pings-without-data=0",
-        f"--grpc-http2-min-recv-ping-interval-without-data={MIN_PING_INTERVAL_MS}",
+        *PING_FLAGS,
         "--log-verbose=0",
         *extra_args,
     ]

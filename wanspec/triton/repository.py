@@ -28,12 +28,14 @@ class ModelRepository:
     """What to render: ``source`` (a folder of model folders) and, by model, the values of its ``config.pbtxt``.
 
     ``values`` also chooses the models: one of ``source`` that it does not name is left out. ``templates`` has, by
-    model, the folder that it is made from, where that is not the one of its name in ``source``.
+    model, the folder that it is made from, where that is not the one of its name in ``source``. ``appended`` has text
+    that follows a model's own configuration, as it is.
     """
 
     source: Path
     values: Mapping[str, Mapping[str, Value]]
     templates: Mapping[str, Path] = field(default_factory=dict)
+    appended: Mapping[str, str] = field(default_factory=dict)
 
     def render(self, destination: Path) -> Path:
         """Write the repository into ``destination``, which must not exist or be empty, and return it.
@@ -58,7 +60,7 @@ class ModelRepository:
         text = template.read_text(encoding="utf-8")
         if MODEL_NAME in _names(string.Template(text), template):
             values = {MODEL_NAME: model, **values}
-        text = substitute(text, values, file=template)
+        text = substitute(text, values, file=template) + self.appended.get(model, "")
         check_config(text, model=model, file=template)
         shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
         (destination / CONFIG).write_text(text, encoding="utf-8")

@@ -1,0 +1,136 @@
+"""The controller's repository with TensorRT-LLM's engines in the place of ours: profile ``tensorrt-llm``.
+
+All models but ``target`` and ``draft`` are those of :mod:`wanspec.triton.regions`, and so are the tensors of these two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wanspec.errors import ConfigError
+from wanspec.triton.engine_pair import Engine, EnginePair
+from wanspec.triton.regions import RegionSettings, controller_repository
+from wanspec.triton.repository import CONFIG, ModelRepository, Value, region_folder
+
+CANCELLATION_CHECK_PERIOD_MS = 10
+STATS_CHECK_PERIOD_MS = 100
+_SECTION = re.compile(r"^(?:input|output) \[\n.*?^\]\n", re.MULTILINE | re.DOTALL)
+_RAGGED = "allow_ragged_batch: true "
+# NVIDIA's configuration has ragged batches for tensors of varying length only, and for these of mRoPE not.
+_NEVER_RAGGED = re.compile(r'reshape:|name: "mrope_')
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which GPUs the engines use. ``draft``: the target's first where empty."""
+
+    target: tuple[int, ...] = ()
+    draft: tuple[int, ...] = ()
+
+    def of(self, role: str, engine: Engine) -> tuple[int, ...]:
+        """GPUs of an engine.
+
+        Raises:
+            ConfigError: as many GPUs as ranks are needed.
+        """
+        chosen = (self.target if role == "target" else self.draft) or tuple(range(engine.tensor_parallel))
+        if len(chosen) != engine.tensor_parallel or len(set(chosen)) != len(chosen):
+            given = ",".join(map(str, chosen))
+            raise ConfigError(
+                f"{role}_gpus", f"{given} must be {engine.tensor_parallel} different GPUs (tensor_parallel)"
+            )
+        return chosen
+
+
+def engine_repository(
+    settings: RegionSettings, pair: EnginePair, worker_urls: str, placement: Placement
+) -> ModelRepository:
+    """Repository of the scarce region.
+
+    Args:
+        settings: models' folders and policy; what the engines were built with goes before it.
+        pair: the engines.
+        worker_urls: ``host:port`` of the workers' gRPC, separated by commas; empty for none.
+        placement: of the engines.
+
+    Raises:
+        ConfigError: a setting cannot work, or the engines do not fit their GPUs.
+    """
+    settings = replace(
+        settings,
+        local_draft_model=pair.local_draft,
+        max_draft_len=pair.target.max_draft_len,
+        context=pair.context,
+        sampling="tensorrt_llm",
+        padded_vocab_size=pair.target.padded_vocab_size,
+        compat=False,
+        decoupled=False,
+    )
+    base = controller_repository(settings, worker_urls)
+    shares = _shares(pair, placement)
+    engines = {role: _values(pair, role, shares[role], placement) for role in pair.order()}
+    template = region_folder("tensorrt_llm") / "engine"
+    tensors = contract_tensors(base.source / "target" / CONFIG)
+    return replace(
+        base,
+        values={**base.values, **engines},
+        templates={**base.templates, **dict.fromkeys(engines, template)},
+        appended=dict.fromkeys(engines, tensors),
+    )
+
+
+def contract_tensors(template: Path) -> str:
+    """Inputs and outputs of the contract, as text, from the configuration of an engine of ours.
+
+    Raises:
+        ConfigError: it does not have both.
+    """
+    sections = _SECTION.findall(template.read_text(encoding="utf-8"))
+    if len(sections) != 2:
+        raise ConfigError(str(template), f"has {len(sections)} lists of tensors, not one of inputs and one of outputs")
+    return "".join(_unragged(line) for section in sections for line in section.splitlines(keepends=True))
+
+
+def gpus_of(pair: EnginePair, placement: Placement) -> tuple[int, ...]:
+    """Every GPU that the controller's engines use, in order."""
+    used = {gpu for role in pair.order() for gpu in placement.of(role, _engine(pair, role))}
+    return tuple(sorted(used))
+
+
+def _shares(pair: EnginePair, placement: Placement) -> Mapping[str, float]:
+    target, draft = set(placement.of("target", pair.target)), set(placement.of("draft", pair.draft))
+    if pair.local_draft and not target & draft:
+        apart = pair.model_copy(update={"local_draft": False})
+        alone = pair.model_copy(update={"local_draft": False, "target": pair.draft})
+        return {"target": apart.kv_fractions()["target"], "draft": alone.kv_fractions()["target"]}
+    return pair.kv_fractions()
+
+
+def _values(pair: EnginePair, role: str, share: float, placement: Placement) -> dict[str, Value]:
+    engine = _engine(pair, role)
+    return {
+        "max_batch_size": engine.max_batch_size,
+        "decoupled": False,
+        "max_queue_size": 0,
+        "engine_dir": engine.engine_dir,
+        "gpu_device_ids": _listed(placement.of(role, engine)),
+        "kv_cache_free_gpu_mem_fraction": share,
+        "max_tokens_in_paged_kv_cache": engine.kv_tokens,
+        "cancellation_check_period_ms": CANCELLATION_CHECK_PERIOD_MS,
+        "stats_check_period_ms": STATS_CHECK_PERIOD_MS,
+    }
+
+
+def _engine(pair: EnginePair, role: str) -> Engine:
+    return pair.target if role == "target" else pair.draft
+
+
+def _listed(gpus: Sequence[int]) -> str:
+    return ",".join(map(str, gpus))
+
+
+def _unragged(line: str) -> str:
+    return line.replace(_RAGGED, "") if _NEVER_RAGGED.search(line) else line
