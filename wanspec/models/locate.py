@@ -122,7 +122,8 @@ def _from_hub(name: str, on_progress: ProgressCallback, into: Path | None = None
         raise ModelError(f"model: {name} needs huggingface_hub. Run `pip install 'wanspec[local]'`.") from error
     on_progress(f"fetching {name} from the hub", None)
     try:
-        folder = snapshot_download(name, allow_patterns=_HUB_FILES, local_dir=into)
+        where = {} if into is None else {"local_dir": into}
+        folder = snapshot_download(name, allow_patterns=_HUB_FILES, **where)
     except Exception as error:
         # The hub's client lets errors of several HTTP libraries through; all mean the same here.
         cause = " ".join(str(error).split())[:160]

@@ -47,12 +47,12 @@ def test_fewer_logits_than_tokens_are_refused(checked):
 
 
 def test_other_vocabularies_are_refused(checked):
-    with pytest.raises(ModelError, match="does not fit the target .* vocabulary size 12 and 13"):
+    with pytest.raises(ModelError, match=r"does not fit the target .* vocabulary size 12 and 13"):
         checked(tokens=13)
 
 
 def test_other_special_tokens_are_refused(checked):
-    with pytest.raises(ModelError, match="eos_token of .* is 'a', of .* 'b'"):
+    with pytest.raises(ModelError, match=r"eos_token of .* is 'a', of .* 'b'"):
         checked(eos_token={"content": "b"})
 
 

@@ -180,7 +180,7 @@ def test_a_parallelism_that_divides_no_heads(tmp_path):
 
 
 def test_an_unknown_recipe_names_those_there_are():
-    with pytest.raises(ConfigError, match="is no file.yaml and not one of llama-3.1-8b"):
+    with pytest.raises(ConfigError, match=r"is no file.yaml and not one of llama-3.1-8b"):
         find("llama")
 
 
