@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from build_engines import flags, memory
+from build_engines.gpus import GPUS
 from build_engines.load import find, load, shipped
 from build_engines.plan import ROLES, Layout, as_plain, make_plan, recipe_shapes
-from build_engines.recipe import Recipe
+from build_engines.recipe import GpuSection, ModelSection, Recipe
 from wanspec.config.problems import InvalidConfigError
 from wanspec.errors import ConfigError
 
@@ -238,3 +240,20 @@ def test_the_plan_for_programs():
     assert plain["tested_on_a_gpu"] is False
     assert plain["steps"][0]["source"] == "meta-llama/Llama-3.1-8B-Instruct"
     assert plain["disk_bytes"] > 2 * 16e9
+
+
+def test_the_documentation_has_every_field():
+    text = (Path(__file__).parents[3] / "docs" / "build_engines.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([a-z._]+)`", "\n".join(re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE))))
+    fields = {f"gpu.{name}" for name in GpuSection.model_fields}
+    fields |= (Recipe.model_fields.keys() - {"gpu"}) | ModelSection.model_fields.keys()
+    assert fields <= documented
+    for name in shipped():
+        assert f"| `{name}` |" in text
+    for name in GPUS:
+        assert f"`{name}`" in text
+
+
+def test_both_packages_are_installed():
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'packages = ["wanspec", "build_engines"]' in text

@@ -147,7 +147,7 @@ def test_engines_on_gpus_of_their_own_do_not_share_memory(tmp_path):
 
 @pytest.mark.parametrize("gpus", [(0,), (0, 0), (0, 1, 2)])
 def test_as_many_gpus_as_ranks(gpus):
-    with pytest.raises(ConfigError, match="target_gpus: .* must be 2 different GPUs"):
+    with pytest.raises(ConfigError, match=r"target_gpus: .* must be 2 different GPUs"):
         engine_repository(SETTINGS, engine_pair(tensor_parallel=2), "", Placement(gpus))
 
 
