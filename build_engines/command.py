@@ -11,7 +11,8 @@ import click
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.progress import ModelProgress
-from wanspec.cli.render import make_console, table
+from wanspec.cli.render import make_console
+from wanspec.cli.tables import table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,6 +9,7 @@ from typing import Any
 
 from build_engines import memory
 from build_engines.flags import Tool, arguments
+from build_engines.gpus import GIB
 from build_engines.recipe import ModelSection, Recipe, Shape
 from wanspec.errors import ConfigError
 from wanspec.models.locate import is_hub_id
@@ -233,8 +234,8 @@ def _check_calibration(recipe: Recipe, role: str, shape: Shape) -> None:
     if section.quantization not in BY_CONVERT and whole > there:
         raise ConfigError(
             f"{role}.quantization",
-            f"{section.quantization} is calibrated with the 16-bit model on the GPUs: {whole / memory.GIB:.0f} GiB, "
-            f"and {recipe.gpu.count} {gpu.name} have {there / memory.GIB:.0f}",
+            f"{section.quantization} is calibrated with the 16-bit model on the GPUs: {whole / GIB:.0f} GiB, "
+            f"and {recipe.gpu.count} {gpu.name} have {there / GIB:.0f}",
         )
 
 

@@ -101,13 +101,14 @@ class Builder:
         self._progress(title, None)
         self._manifest.begin(step)
         began = time.monotonic()
-        log = self._command(step, title) if step.argv else self._fetch(step)
+        log = None
+        if step.argv:
+            log = self._command(step, title)
+        else:
+            fetch(str(step.source), step.result, self._progress)
         seconds = time.monotonic() - began
         self._manifest.finish(step, key, seconds, inputs)
         return Outcome(step, skipped=False, seconds=seconds, log=log)
-
-    def _fetch(self, step: Step) -> None:
-        fetch(str(step.source), step.result, self._progress)
 
     def _command(self, step: Step, title: str) -> Path:
         if step.result.exists():  # half made, or of other inputs
@@ -116,7 +117,7 @@ class Builder:
         log = self._logs / f"{step.name}.log"
         subprocesses.run(
             step.argv,
-            purpose=f"{title}",
+            purpose=title,
             log=log,
             deadline_s=self._deadline_s,
             cure=f"The whole output is in {log}; the same command goes on from this step.",

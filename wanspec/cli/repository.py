@@ -110,12 +110,10 @@ def render(**options: Any) -> None:
 
     \b
     Examples:
-      wanspec render --profile tensorrt-llm --region worker --engines /engines --output /srv/worker
-      wanspec render --profile tensorrt-llm --region controller --engines /engines \\
-          --worker-url worker.example:8001 --auth-token-file /run/secrets/token --output /srv/controller
-      wanspec render --profile cpu --region controller --worker-url 10.0.0.2:8001 --output ./controller
-      wanspec render --profile tensorrt-llm --region controller --engines /engines --tls /certs \\
-          --trace-url http://otel:4318/v1/traces --output /srv/controller --json
+      wanspec render --profile tensorrt-llm --region worker --engines /engines --output ./w
+      wanspec render --profile tensorrt-llm --region controller --engines /engines --worker-url w:8001 --output ./c
+      wanspec render --profile cpu --region controller --worker-url 10.0.0.2:8001 --output ./c
+      wanspec render --profile cpu --region controller --tls /certs --output ./c --json
     """
     rendered = _rendered(options)
     output: Path = options["output"].absolute()

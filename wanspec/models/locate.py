@@ -122,8 +122,7 @@ def _from_hub(name: str, on_progress: ProgressCallback, into: Path | None = None
         raise ModelError(f"model: {name} needs huggingface_hub. Run `pip install 'wanspec[local]'`.") from error
     on_progress(f"fetching {name} from the hub", None)
     try:
-        where = {} if into is None else {"local_dir": into}
-        folder = snapshot_download(name, allow_patterns=_HUB_FILES, **where)
+        folder = snapshot_download(name, allow_patterns=_HUB_FILES, local_dir=into)
     except Exception as error:
         # The hub's client lets errors of several HTTP libraries through; all mean the same here.
         cause = " ".join(str(error).split())[:160]

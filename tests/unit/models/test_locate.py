@@ -60,14 +60,14 @@ def test_the_hub_is_asked_for_an_id(make_folder, monkeypatch):
     folder = make_folder()
     asked = []
     hub = types.ModuleType("huggingface_hub")
-    hub.snapshot_download = lambda name, allow_patterns: asked.append(name) or str(folder)
+    hub.snapshot_download = lambda name, allow_patterns, local_dir: asked.append(name) or str(folder)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert resolve("org/name") == folder
     assert asked == ["org/name"]
 
 
 def test_a_hub_out_of_reach_is_a_clear_error(monkeypatch):
-    def fail(name, allow_patterns):
+    def fail(name, allow_patterns, local_dir):
         raise ConnectionError("no\nroute")
 
     hub = types.ModuleType("huggingface_hub")
