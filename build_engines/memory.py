@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from build_engines.gpus import GIB, Gpu
-from build_engines.recipe import ModelSection, Recipe, Shape
+from build_engines.recipe import AWQ_BLOCK, ModelSection, Recipe, Shape
 from wanspec.errors import ConfigError
 
 USABLE = 0.95
@@ -24,8 +24,8 @@ _LINEAR_BYTES = {
     "int8_sq": 1.0,
     "int8_wo": 1.0,
     # Four bits, and a 16-bit scale for each block of 128.
-    "int4_awq": 0.5 + 2 / 128,
-    "w4a8_awq": 0.5 + 2 / 128,
+    "int4_awq": 0.5 + 2 / AWQ_BLOCK,
+    "w4a8_awq": 0.5 + 2 / AWQ_BLOCK,
 }
 
 

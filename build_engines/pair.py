@@ -85,7 +85,7 @@ def _checked_shape(recipe: Recipe, role: str, folder: Path) -> Shape:
         name = next(name for name in given if given[name] != found[name])
         raise ConfigError(f"{role}.shape.{name}", f"is {given[name]} in the recipe and {found[name]} in {folder}")
     recipe.check_length(role, shape)
-    section.check_heads(shape)
+    section.check_shape(shape)
     return shape
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from build_engines import memory
 from build_engines.flags import Tool, arguments
 from build_engines.gpus import GIB
-from build_engines.recipe import ModelSection, Recipe, Shape
+from build_engines.recipe import AWQ_BLOCK, AWQ_FORMATS, ModelSection, Recipe, Shape
 from wanspec.errors import ConfigError
 from wanspec.models.locate import is_hub_id
 from wanspec.triton.engine_pair import Engine, EnginePair
@@ -186,8 +186,8 @@ def _convert(section: ModelSection, model: Path, checkpoint: Path, layout: Layou
     common |= {"qformat": section.quantization, "calib_size": section.calibration_samples}
     if section.calibration_dataset is not None:
         common["calib_dataset"] = section.calibration_dataset
-    if section.quantization in ("int4_awq", "w4a8_awq"):
-        common["awq_block_size"] = 128
+    if section.quantization in AWQ_FORMATS:
+        common["awq_block_size"] = AWQ_BLOCK
     if section.kv_cache == "fp8":
         common["kv_cache_dtype"] = "fp8"
     script = layout.examples / "quantization" / "quantize.py"

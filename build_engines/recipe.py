@@ -15,6 +15,10 @@ Quantization: TypeAlias = Literal["none", "fp8", "int8_sq", "int8_wo", "int4_awq
 Dtype: TypeAlias = Literal["bfloat16", "float16"]
 
 FP8_FORMATS = ("fp8", "w4a8_awq")
+AWQ_FORMATS = ("int4_awq", "w4a8_awq")
+AWQ_BLOCK = 128
+"""Weights that share a scale."""
+
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen"}
 """``model_type`` of a Hugging Face config.json, to the family whose convert_checkpoint.py takes it."""
 
@@ -91,18 +95,24 @@ class ModelSection(Section):
         if self.kv_cache == "fp8" and self.quantization != "fp8":
             raise ConfigError("kv_cache", "fp8 goes with quantization: fp8 only (attention over reused KV needs both)")
         if self.shape is not None:
-            self.check_heads(self.shape)
+            self.check_shape(self.shape)
         return self
 
-    def check_heads(self, shape: Shape) -> None:
-        """Compare ``tensor_parallel`` with a model's heads.
+    def check_shape(self, shape: Shape) -> None:
+        """Compare ``tensor_parallel`` and ``quantization`` with a model's dimensions.
 
         Raises:
-            ConfigError: they cannot be shared out evenly.
+            ConfigError: heads, the MLP or its quantised blocks cannot be shared out evenly.
         """
         heads, shared, parallel = shape.num_attention_heads, shape.num_key_value_heads, self.tensor_parallel
         if heads % parallel or (shared % parallel and parallel % shared):
             raise ConfigError("tensor_parallel", f"{parallel} does not divide {heads} and {shared} heads")
+        unit = parallel * (AWQ_BLOCK if self.quantization in AWQ_FORMATS else 1)
+        if shape.intermediate_size % unit:
+            blocks = f" in whole blocks of {AWQ_BLOCK}" if self.quantization in AWQ_FORMATS else ""
+            raise ConfigError(
+                "tensor_parallel", f"{parallel} does not divide an MLP of {shape.intermediate_size}{blocks}"
+            )
 
 
 class Recipe(Section):

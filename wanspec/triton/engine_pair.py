@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,16 @@ class EnginePair(BaseModel):
         if isinstance(content, dict) and "engines" in content:
             content = content["engines"]
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(content)._moved(lambda path: str(file.parent.absolute() / path))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
             raise ConfigError("engines", f"{file}: {field or 'the whole'}: {first['msg']}") from error
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of the engines."""
-        (folder / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write it into the folder of the engines; paths in that folder are written relative to it."""
+        text = self._moved(lambda path: _within(Path(path), folder)).model_dump_json(indent=2)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     def kv_fractions(self) -> dict[str, float]:
         """Share of the memory free at its loading that each engine's KV cache takes, by role, in the order of loading.
@@ -116,6 +118,17 @@ class EnginePair(BaseModel):
             free -= wanted
         return shares
 
+    def _moved(self, change: Callable[[str], str]) -> EnginePair:
+        changed = {
+            role: each.model_copy(update={name: change(getattr(each, name)) for name in ("engine_dir", "model_dir")})
+            for role, each in (("target", self.target), ("draft", self.draft))
+        }
+        return self.model_copy(update=changed)
+
     def order(self) -> tuple[str, ...]:
         """Roles of the engines on the controller's server, in the order of loading."""
         return ("draft", "target") if self.local_draft else ("target",)
+
+
+def _within(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

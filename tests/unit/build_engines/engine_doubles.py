@@ -14,7 +14,7 @@ SHAPE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
-    "intermediate_size": 128,
+    "intermediate_size": 256,
     "vocab_size": 16,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": False,

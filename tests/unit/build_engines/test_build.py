@@ -62,6 +62,14 @@ def test_the_tools_are_called_as_planned(build, tools, tmp_path):
     assert Path(pair.target.engine_dir, "rank0.engine").is_file()
 
 
+def test_the_folder_may_be_moved(build, tmp_path):
+    assert build().exit_code == 0
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    pair = EnginePair.read(tmp_path / "elsewhere")
+    assert Path(pair.target.engine_dir) == tmp_path / "elsewhere" / "target" / "engine"
+    assert pair.target.model_dir == str(tmp_path / "hf" / "target")
+
+
 def test_what_has_not_changed_is_not_done_again(build, tools, tmp_path):
     assert build().exit_code == 0
     tools.calls()

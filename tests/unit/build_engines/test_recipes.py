@@ -181,6 +181,13 @@ def test_a_parallelism_that_divides_no_heads(tmp_path):
         load(tmp_path / "wide.yaml")
 
 
+def test_blocks_of_weights_are_not_cut(tmp_path):
+    text = find("qwen2.5-72b-1.5b").read_text().replace("quantization: fp8\n  kv_cache: fp8", "quantization: w4a8_awq")
+    (tmp_path / "awq.yaml").write_text(text)
+    with pytest.raises(InvalidConfigError, match="4 does not divide an MLP of 29568 in whole blocks of 128"):
+        load(tmp_path / "awq.yaml")
+
+
 def test_an_unknown_recipe_names_those_there_are():
     with pytest.raises(ConfigError, match=r"is no file.yaml and not one of llama-3.1-8b"):
         find("llama")
@@ -252,6 +259,16 @@ def test_the_documentation_has_every_field():
         assert f"| `{name}` |" in text
     for name in GPUS:
         assert f"`{name}`" in text
+
+
+def test_the_documentations_figures():
+    text = (Path(__file__).parents[3] / "docs" / "build_engines.md").read_text(encoding="utf-8")
+    plan = plan_of(load(find("llama-3.1-8b-3.2-1b")))
+    for role in ROLES:
+        each, engine = plan.estimates[role], getattr(plan.engines, role)
+        sizes = (each.weights, each.activations, memory.CUDA_BYTES, engine.kv_tokens * each.kv_per_token)
+        row = " | ".join(f"{size / (1 << 30):.1f}" for size in sizes)
+        assert f"| {role} | {row} | {engine.kv_tokens:,} |" in text
 
 
 def test_both_packages_are_installed():
