@@ -169,9 +169,7 @@ def _show_plan(console: Console, plan: Plan, notes: list[str], as_json: bool) ->
 def _memory_table(plan: Plan) -> Any:
     from build_engines.memory import CUDA_BYTES
 
-    view = table(
-        "GiB on each GPU!", "weights#", "activations#", "CUDA#", "KV cache#", "tokens of it#", "share of free#"
-    )
+    view = table("GiB a GPU!", "weights#", "activations#", "CUDA#", "KV#", "KV tokens#", "of free#")
     shares = plan.engines.kv_fractions()
     for role, each in plan.estimates.items():
         engine = plan.engines.target if role == "target" else plan.engines.draft
