@@ -24,7 +24,11 @@ SOURCES: Mapping[str, str] = {
     "qwen": "examples/models/core/qwen/convert_checkpoint.py@65b31db1b401d3752b8ebe7c29093cbfb6af04b7",
     "quantize": "examples/quantization/quantize.py@c8c6df08bd0ead54cd47f7973e1e425c28a174cd",
 }
-"""Where each list was read. The plugins' flags of trtllm-build are those of ``cli_plugin_args`` in plugin.py."""
+"""Where each list was read.
+
+The plugins' flags of trtllm-build are those of ``cli_plugin_args`` in
+tensorrt_llm/plugin/plugin.py@c20322ffd3dc0740ca530c9fad989b22e64f6e06.
+"""
 
 _SWITCH: Choices = ()
 _ON_OFF: Choices = ("enable", "disable")
@@ -57,7 +61,7 @@ _BUILD: Mapping[str, Choices] = {
     "weight_streaming": _SWITCH,
     "fast_build": _SWITCH,
     "workers": None,
-    "log_level": ("internal_error", "error", "warning", "info", "verbose", "debug", "trace"),
+    "log_level": ("internal_error", "error", "warning", "info", "verbose"),
     "enable_debug_output": _SWITCH,
     "visualize_network": None,
     "dry_run": _SWITCH,
