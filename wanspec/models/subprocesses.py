@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +28,7 @@ def run(
     """Run ``command`` with its output in ``log``; ``on_tick`` is called every 0.1 s while it runs.
 
     Raises ModelError that says ``purpose``, the last lines of the output and ``cure`` if the program fails or is still
-    running after ``deadline_s`` seconds. Neither the program nor what it started outlives the call.
+    running after ``deadline_s`` seconds. A program that is ended early takes what it started along.
     """
     deadline = time.monotonic() + deadline_s
     with log.open("w") as output:
@@ -54,19 +53,20 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the program, and what it left running in its process group."""
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_TERMINATE_S)
-    _signal(process, signal.SIGKILL)
+    """End the program, if it still runs, and all in its process group."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _TERMINATE_S
+    while not _has_ended(process.pid) and time.monotonic() < deadline:
+        time.sleep(_POLL_S / 2)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait(_TERMINATE_S)
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # It leads a group of its own, whose number is taken as long as one of the group lives.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+def _has_ended(pid: int) -> bool:
+    # It stays to be waited for, so that the number of its group is not given to another.
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _tail(log: Path) -> str:

@@ -1,8 +1,10 @@
 import hashlib
 import subprocess
 import sys
+import time
 import zipfile
 
+import psutil
 import pytest
 
 from wanspec.errors import ModelError
@@ -119,3 +121,23 @@ def test_the_program_does_not_outlive_an_interrupted_caller(tmp_path, monkeypatc
             on_tick=interrupt,
         )
     assert started[0].poll() is not None
+
+
+def test_what_a_program_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocesses, "_TERMINATE_S", 0.3)
+    note = tmp_path / "pid"
+    script = f"trap '' TERM; sleep 300 & echo $! > {note}; sleep 300"
+    with pytest.raises(ModelError, match="took too long"):
+        subprocesses.run(["sh", "-c", script], purpose="this", log=tmp_path / "log", deadline_s=0.5, cure="")
+    started = int(note.read_text())
+    deadline = time.monotonic() + 5
+    while _runs(started) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _runs(started)
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
