@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -158,7 +159,9 @@ def test_a_step_that_takes_too_long_is_ended(build, tools):
 def test_interruption_ends_all_and_the_next_run_goes_on(tools, recipe_file, tmp_path, build, number):
     tools.steer("HANGS", "target.engine")
     command = [sys.executable, "-m", "build_engines", str(recipe_file), *tools.options(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell's background jobs, which these tests may be, ignore SIGINT, and so does what they start.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 30
     while not Path(f"{os.environ['FAKE_CALLS']}.child").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
