@@ -83,7 +83,7 @@ def _sensible() -> list[Contender]:
 
 
 def _priced(price: float) -> Contender:
-    return Contender("adaptive", {"price": price}, f"adaptive:price={price:g}")
+    return Contender("adaptive", {"price": price, "slack": 100.0}, f"adaptive:price={price:g}:slack=100")
 
 
 def _ask(url: str) -> Live:

@@ -19,11 +19,12 @@ PHIS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.5, 3.2)
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A policy's parameter, and the values that it is swept over."""
+    """A policy's parameter, the values that it is swept over, and other parameters that go with each."""
 
     policy: str
     parameter: str
     values: tuple[float, ...]
+    fixed: tuple[tuple[str, float], ...] = ()
 
     @property
     def title(self) -> str:
@@ -32,7 +33,8 @@ class Knob:
 
     def contenders(self) -> list[Contender]:
         """One a value."""
-        return [Contender(self.policy, {self.parameter: value}, f"{value:g}") for value in self.values]
+        fixed = dict(self.fixed)
+        return [Contender(self.policy, {**fixed, self.parameter: value}, f"{value:g}") for value in self.values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Sweep:
 
     setup: Setup
     words: str = ""
-    ours: Knob = Knob("adaptive", "price", PRICES)
+    ours: Knob = Knob("adaptive", "price", PRICES, (("slack", 100.0),))
     theirs: Knob = Knob("wanspec", "phi", PHIS)
     rtts: tuple[float, ...] = RTTS
     processes: int = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from wanspec.core.estimators import Estimators, outcome_name
 from wanspec.core.events import Request
 from wanspec.core.policies.adaptive import Adaptive
 from wanspec.core.policies.base import Outcome
-from wanspec.core.policies.lookahead import Conditions, local_round, look_ahead
+from wanspec.core.policies.lookahead import Conditions, Model, local_round, look_ahead, price_within
 from wanspec.core.replay import replay
 from wanspec.simulation.catalogue import source_setup
 from wanspec.simulation.comparison import compare
@@ -76,6 +78,31 @@ def test_a_worker_never_lowers_the_modelled_rate(turnaround, chance, price):
     found = look_ahead(conditions(turnaround_ms=turnaround, acceptance=((1.0, chance),), price=price))
     assert found.rate >= found.local.rate * 0.98
     assert found.value(-20.0) >= found.value(0.0) >= found.value(turnaround) - 1e-9
+
+
+@given(st.floats(8, 250), st.floats(0.3, 0.95), st.floats(0.0, 0.2), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_price_is_the_highest_that_costs_no_more_than_the_slack(turnaround, chance, slack, worker):
+    c = conditions(turnaround_ms=turnaround, acceptance=((1.0, chance),), price=0.6, worker=worker)
+    price = price_within(c, slack)
+    assert 0.0 <= price <= 0.6
+    assert slack_of(c, price) <= slack + 1e-9
+    if price < 0.6:
+        assert slack_of(c, min(0.6, price + 0.02)) > slack
+    assert price_within(c, slack + 0.05) >= price
+
+
+def slack_of(c, price):
+    """How much longer a token takes at a price than at none, as modelled."""
+    speeds = []
+    for each in (0.0, price):
+        if c.worker:
+            model = Model(replace(c, price=0.0))
+            speeds.append(model.speed(model.solve(each)[2]))
+        else:
+            found = local_round(replace(c, price=each))
+            speeds.append(found.tokens / found.time_ms)
+    return speeds[0] / speeds[1] - 1.0
 
 
 def test_a_price_that_is_too_high_leaves_the_target_alone():

@@ -10,7 +10,7 @@ from typing import ClassVar
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
-from wanspec.core.policies.lookahead import Conditions, Lookahead, local_round, look_ahead
+from wanspec.core.policies.lookahead import Conditions, Lookahead, local_round, look_ahead, price_within
 from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
@@ -34,7 +34,9 @@ class Adaptive:
 
     Attributes:
         k: most drafts that a verification takes.
-        price: of a local draft pass, in tokens (lambda).
+        price: most that a local draft pass may cost, in tokens (lambda).
+        slack: less than that is paid where decoding would take more than so much longer, as modelled, than with passes
+            for nothing: a share.
         latency_target: if above 0, less than the price is paid for passes where decoding would else take more than this
             much of the time that the best single-region policy takes, as modelled.
         branching: most children kept of a leaf on the worker.
@@ -45,7 +47,8 @@ class Adaptive:
     """
 
     k: int = 16
-    price: float = 0.16
+    price: float = 0.5
+    slack: float = 0.033
     latency_target: float = 1.08
     branching: int = 4
     width: int = 256
@@ -70,6 +73,7 @@ class Adaptive:
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "k": (1, 32),
         "price": (0, 100),
+        "slack": (0, 100),
         "latency_target": (0, 10),
         "branching": (1, 16),
         "width": (1, 256),
@@ -235,7 +239,7 @@ class Adaptive:
             slope = max(0.0, (last - first) / 8.0)
             verify = max(first, 1e-3)
         own, other = (known.remote, known.local) if worker else (known.local, known.remote)
-        return Conditions(
+        conditions = Conditions(
             _round(verify),
             _round(slope) if slope > 0.0 else 0.0,
             _round(known.median("draft") or 0.3 * verify),
@@ -243,11 +247,13 @@ class Adaptive:
             _round(view.arrivals.turnaround_ms),
             _kinds(own.kinds(other.mean(_DEFAULT_ACCEPTANCE))),
             round(20.0 * known.mean("covered", _DEFAULT_COVERED, _COVERED_WORTH)) / 20.0,
-            self.price * round(20.0 * self._paid(view)) / 20.0,
+            self.price,
             self.k,
             worker,
             view.local_draft,
         )
+        price = price_within(conditions, self.slack) if self.price > 0.0 else 0.0
+        return replace(conditions, price=price * round(20.0 * self._paid(view)) / 20.0)
 
     def verified(self, outcome: Outcome, now: float) -> None:
         """Count rounds: measurements are looked at again now and then."""

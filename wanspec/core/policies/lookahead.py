@@ -7,13 +7,15 @@ worker pass since. Everything here is a pure function of :class:`Conditions`, so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Choice = NDArray[np.intp]
 
 _AHEAD = 12
 """Levels in hand beyond which more add nothing."""
@@ -21,6 +23,9 @@ _STEPS = 4
 """Grid points a worker pass."""
 _MOST_POINTS = 160
 _LOCAL, _WAITS = 3, 3
+_PRICE_STEP = 0.01
+_PRICES = (0.0, 0.15, 0.3, 0.45)
+"""At which the single region's best rounds are options."""
 _REACH = np.exp(-np.arange(0.0, 4.0, 0.05))
 """Probabilities of a chain at which the worth of drafting on is computed."""
 
@@ -144,23 +149,95 @@ def look_ahead(conditions: Conditions) -> Lookahead:
     local = local_round(c)
     if not c.worker:
         return Lookahead(local.rate, local, 0.0, 1.0, (0.0, 0.0))
-    span = c.turnaround_ms + _AHEAD * c.pass_ms
-    step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
-    grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + step, step)
-    moves = np.zeros((_WAITS + 1 + (_LOCAL + 1 if c.local else 0), len(grid), len(grid)))
-    options = _options(c, grid, step, local, moves)
-    gain = np.stack([o.tokens - c.price * o.passes for o in options])
-    times = np.stack([o.time_ms for o in options])
-    here = np.arange(len(grid))
-    in_time = round(-grid[0] / step)
-    rate, values, chosen = local.rate, np.zeros(len(grid)), np.zeros(len(grid), dtype=np.int64)
-    for number in range(20):
-        better = np.argmax(gain - rate * times + moves @ values, axis=0)
-        if number and np.array_equal(better, chosen):
-            break
-        chosen = better
-        rate, values = _evaluate(gain[chosen, here], times[chosen, here], moves[chosen, here], in_time)
-    return Lookahead(float(rate), local, float(grid[0]), step, tuple(values.tolist()))
+    model = _model(replace(c, price=0.0))
+    rate, values, _ = model.solve(c.price)
+    return Lookahead(rate, local, float(model.grid[0]), model.step, tuple(values.tolist()))
+
+
+@lru_cache(maxsize=512)
+def price_within(conditions: Conditions, slack: float) -> float:
+    """The highest price at which tokens take at most ``slack`` longer, as modelled, than where passes cost nothing.
+
+    Args:
+        conditions: their price is the most that is looked at.
+        slack: as a share of the time of a token.
+    """
+    free = replace(conditions, price=0.0)
+    if not free.local:
+        return conditions.price
+    speed = _Speeds(_model(free)) if free.worker else partial(_alone, free)
+    least = speed(0.0) / (1.0 + slack)
+    low, high = 0.0, conditions.price
+    if speed(high) >= least:
+        return high
+    while high - low > _PRICE_STEP:
+        price = 0.5 * (low + high)
+        low, high = (price, high) if speed(price) >= least else (low, price)
+    return low
+
+
+def _alone(c: Conditions, price: float) -> float:
+    """Tokens a ms of the single region."""
+    found = local_round(replace(c, price=price))
+    return found.tokens / found.time_ms
+
+
+class _Speeds:
+    """Tokens a ms of what is best at a price; each solution begins with the one before."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._chosen: Choice | None = None
+
+    def __call__(self, price: float) -> float:
+        _, _, self._chosen = self._model.solve(price, self._chosen)
+        return self._model.speed(self._chosen)
+
+
+class Model:
+    """All options at all latenesses of the grid, [options, points], at no price."""
+
+    def __init__(self, c: Conditions) -> None:
+        span = c.turnaround_ms + _AHEAD * c.pass_ms
+        self.step = max(c.pass_ms / _STEPS, span / _MOST_POINTS)
+        self.grid = grid = np.arange(-_AHEAD * c.pass_ms, c.turnaround_ms + self.step, self.step)
+        alone = [local_round(replace(c, price=price)) for price in _PRICES] if c.local else []
+        self._moves = np.zeros((_WAITS + 1 + (_LOCAL if c.local else 0) + len(alone), len(grid), len(grid)))
+        options = _options(c, grid, self.step, alone, self._moves)
+        self._tokens = np.stack([o.tokens for o in options])
+        self._passes = np.stack([o.passes for o in options])
+        self._times = np.stack([o.time_ms for o in options])
+        self._here = np.arange(len(grid))
+        self._rate = local_round(c).rate
+        self._in_time = round(-grid[0] / self.step)
+
+    def solve(self, price: float, chosen: Choice | None = None) -> tuple[float, Floats, Choice]:
+        """Rate, values and the option taken at each point, at a price; ``chosen``: those to begin with."""
+        gain = self._tokens - price * self._passes
+        rate, values = self._rate, np.zeros(len(self.grid))
+        if chosen is not None:
+            rate, values = self._evaluate(gain, chosen)
+        for _ in range(20):
+            better = np.argmax(gain - rate * self._times + self._moves @ values, axis=0)
+            if chosen is not None and np.array_equal(better, chosen):
+                break
+            chosen = better
+            rate, values = self._evaluate(gain, chosen)
+        assert chosen is not None
+        return float(rate), values, chosen
+
+    def speed(self, chosen: Choice) -> float:
+        """Tokens a ms with these options."""
+        return self._evaluate(self._tokens, chosen)[0]
+
+    def _evaluate(self, gain: Floats, chosen: Choice) -> tuple[float, Floats]:
+        here = self._here
+        return _evaluate(gain[chosen, here], self._times[chosen, here], self._moves[chosen, here], self._in_time)
+
+
+@lru_cache(maxsize=4)
+def _model(conditions: Conditions) -> Model:
+    return Model(conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +249,7 @@ class _Option:
     time_ms: Floats
 
 
-def _options(c: Conditions, grid: Floats, step: float, local: LocalRound, moves: Floats) -> list[_Option]:
+def _options(c: Conditions, grid: Floats, step: float, alone: Sequence[LocalRound], moves: Floats) -> list[_Option]:
     """All options; where each leads is added to its ``moves`` [points, points]."""
     options = []
     until = np.where(grid > 0.0, grid, c.pass_ms - np.mod(-grid, c.pass_ms))
@@ -183,10 +260,12 @@ def _options(c: Conditions, grid: Floats, step: float, local: LocalRound, moves:
         for drafts in range(1, _LOCAL + 1):
             spent = np.full(len(grid), drafts * c.draft_ms)
             options.append(_round(c, grid, step, spent, drafts, moves[_WAITS + drafts]))
-        ones = np.ones(len(grid))
+    ones = np.ones(len(grid))
+    for following, local in enumerate(alone, len(options)):
         missed = min(1.0, local.tokens * (1.0 - c.mean_acceptance) * (1.0 - c.covered))
-        _add(moves[-1], grid[0], step, grid - local.time_ms + local.tokens * c.pass_ms, (1.0 - missed) * ones)
-        _add(moves[-1], grid[0], step, c.turnaround_ms * ones, missed * ones)
+        to = grid - local.time_ms + local.tokens * c.pass_ms
+        _add(moves[following], grid[0], step, to, (1.0 - missed) * ones)
+        _add(moves[following], grid[0], step, c.turnaround_ms * ones, missed * ones)
         options.append(_Option(local.tokens * ones, local.passes * ones, local.time_ms * ones))
     return options
 
