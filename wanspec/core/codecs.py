@@ -211,6 +211,8 @@ def _decode_drafts(body: bytes) -> Drafts:
     start = _DRAFTS.size + _LAYOUT.size
     if start + packed.size != len(body):
         raise ValueError(f"{count} nodes announced, {len(body) - start} bytes present")
+    if first + count > ROOT:
+        raise ValueError(f"{count} nodes from number {first} on")
     if not count:
         return Drafts(sequence, epoch, length, digest, first, passes, ())
     values = packed.unpack_from(body, start)

@@ -76,7 +76,8 @@ class ControllerConfig:
         reopen_limit: how often a sequence is opened again after the worker lost it, by cause of the worker's own.
         sampling: how drafts are verified above temperature 0.
         verify_costs, draft_costs: what passes of the target and of the local draft cost; None where not calibrated.
-        kept_sequences: ended sequences whose tokens a worker is believed to have still; 0 sends every prompt whole.
+        kept_sequences, kept_tokens: of ended sequences whose tokens workers are believed to have still; 0 sends every
+            prompt whole.
         kept_ms: for how long; less than workers keep them.
         least_reuse: a prefix shorter than this, in tokens, is sent again rather than named.
         piece_tokens: most tokens of a prompt in one frame.
@@ -101,6 +102,7 @@ class ControllerConfig:
     verify_costs: CostModel | None = None
     draft_costs: CostModel | None = None
     kept_sequences: int = 256
+    kept_tokens: int = 262_144
     kept_ms: float = 540_000.0
     least_reuse: int = 16
     piece_tokens: int = 1_024

@@ -146,11 +146,12 @@ class Controller:
         self.control = control
         for sequence in [*self.sequences.values(), *self.admission.waiting.values()]:
             sequence.adopt(control)
-        actions = self._flush(now)  # what closes goes ahead of what opens: the link may be another
+        closing = self._flush(now)  # what closes goes ahead of what opens: a worker may have room for one only
+        actions: list[Action] = []
         for sequence in list(self.sequences.values()):
             self._open_remote(sequence, now)
             actions += sequence.advance(now)
-        return actions
+        return closing + self._flush(now) + actions
 
     def _answered(self, event: Verified | Drafted | Failed, now: float) -> list[Action]:
         sequence = self.sequences.get(event.action[0])
@@ -266,8 +267,7 @@ class Controller:
     def _open_remote(self, sequence: Sequence, now: float) -> None:
         if sequence.finished or sequence.remote.open or not sequence.wants_worker:
             return
-        remotes = (other.remote for other in self.sequences.values())
-        number = best_link(self.links, sequence.remote, remotes, self.config.streams)
+        number = best_link(self.links, sequence.remote, self.config.streams)
         if number is not None:
             sequence.remote.start(number)
             sequence.opened_ms = now

@@ -99,6 +99,7 @@ class SentPrefixes:
         self._entries: OrderedDict[str | int, _Sent] = OrderedDict()  # least recently used first
         self._workers: dict[int, bytes] = {}
         self._number = 0
+        self._total = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,7 +108,7 @@ class SentPrefixes:
         """A worker has introduced itself: if it is not the one before, it has nothing."""
         if self._workers.get(link, worker) != worker:
             for name in [name for name, entry in self._entries.items() if entry.link == link]:
-                del self._entries[name]
+                self._drop(name)
         self._workers[link] = worker
 
     def ended(self, sequence: SequenceState, now: float) -> None:
@@ -132,8 +133,9 @@ class SentPrefixes:
         for other, entry in list(self._entries.items()):
             is_part = entry.length <= length and hashes[entry.length] == entry.hashes[entry.length]
             if other == name or (is_part and entry.link == link):
-                del self._entries[other]
+                self._drop(other)
         self._entries[name] = _Sent(link, hashes, length, now)
+        self._total += length
         self._trim(now)
 
     def find(self, conversation: str, prompt: PrefixHashes, now: float) -> Claims:
@@ -161,8 +163,13 @@ class SentPrefixes:
         return found
 
     def _trim(self, now: float) -> None:
+        config = self._config
         while self._entries:
             name, oldest = next(iter(self._entries.items()))
-            if len(self._entries) <= self._config.kept_sequences and now < oldest.used_ms + self._config.kept_ms:
+            fits = len(self._entries) <= config.kept_sequences and self._total <= config.kept_tokens
+            if fits and now < oldest.used_ms + config.kept_ms:
                 return
-            del self._entries[name]
+            self._drop(name)
+
+    def _drop(self, name: str | int) -> None:
+        self._total -= self._entries.pop(name).length

@@ -12,6 +12,8 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 PROTOCOL_VERSION = 3
+MAX_LENGTH = 0xFFFFFFFF
+"""Most tokens that a message can say a sequence has."""
 ROOT = 0xFFFFFFFF
 """Parent number of a node that hangs below the committed prefix of the stated length."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from wanspec.core.events import Action
@@ -12,24 +11,23 @@ from wanspec.core.remote import RemoteDrafts
 from wanspec.core.wire import split
 
 
-def best_link(links: Sequence[Link], remote: RemoteDrafts, remotes: Iterable[RemoteDrafts], streams: int) -> int | None:
+def best_link(links: Sequence[Link], remote: RemoteDrafts, streams: int) -> int | None:
     """Number of the link to open a sequence on; None where none is up.
 
-    That whose worker should have most of it already; or of the first worker that is there, the stream with the fewest.
+    That whose worker should have half of it already, or most of that; or one to the first worker that is there, another
+    for each sequence in turn. It depends on no other sequence, so that a log of this one repeats it.
 
     Args:
         links: all; ``streams`` to one worker stand in a row.
         remote: the sequence's.
-        remotes: of all sequences.
         streams: links to one worker.
     """
     up = [link.number for link in links if link.up]
     known = max(up, key=lambda number: remote.claims.get(number, 0), default=None)
-    if known is None or remote.claims.get(known):
+    if known is None or 2 * remote.claims.get(known, 0) >= remote.length:
         return known
     first = [number for number in up if number // streams == up[0] // streams]
-    loads = Counter(other.link for other in remotes if other.open) if len(first) > 1 else Counter()
-    return min(first, key=lambda number: loads[number])
+    return first[remote.number % len(first)]
 
 
 def flush(remotes: Iterable[RemoteDrafts], links: Sequence[Link], now: float) -> list[Action]:

@@ -7,7 +7,7 @@ from math import inf
 
 from wanspec.core.events import Send
 from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
-from wanspec.core.wire import encode
+from wanspec.core.wire import encode, split
 
 _FRAME_COST_MS = 0.25
 """About what it takes to hand a frame to Triton: a pass that ends within this time is worth waiting for."""
@@ -66,13 +66,20 @@ class Peer:
         worth_waiting = now + next_pass_ms < self._waits_since_ms + min(_FRAME_COST_MS, frame_ms)
         return now >= self._drafts_sent_ms + frame_ms and not worth_waiting
 
-    def pack(self, sender: int, now: float) -> Send:
-        """Make a frame of all that waits."""
-        self._frame_number += 1
-        header = Header(sender, self._frame_number, microseconds(now), self.echo, self.echo_received)
-        frame = Frame(header, tuple(self._waiting))
+    def pack(self, sender: int, now: float) -> list[Send]:
+        """Make a frame of all that waits, or a few where that is much.
+
+        Raises:
+            ProtocolError: a message cannot be encoded; none of them waits any more.
+        """
+        groups = list(split(self._waiting)) or [()]
         self._drafts_sent_ms = self._drafts_sent_ms if self.urgent else now
         self.urgent = False
         self._waiting.clear()
         self._waits_since_ms = inf
-        return Send(self.link, encode(frame))
+        return [self._frame(group, sender, now) for group in groups]
+
+    def _frame(self, messages: tuple[Message, ...], sender: int, now: float) -> Send:
+        self._frame_number += 1
+        header = Header(sender, self._frame_number, microseconds(now), self.echo, self.echo_received)
+        return Send(self.link, encode(Frame(header, messages)))

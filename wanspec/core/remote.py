@@ -21,6 +21,7 @@ class RemoteDrafts:
     """One sequence's drafts from a worker. Only this side increments the epoch.
 
     Attributes:
+        number: of the sequence.
         hashes: of the committed tokens, as far as they were to be compared.
         claims: by link, how many of the first tokens its worker should still have: named in the next opening, not sent.
         uploading: pieces of the prompt are still to be sent.
@@ -39,7 +40,7 @@ class RemoteDrafts:
         self.link: int | None = None
         self.epoch = 0
         self.passed: dict[int, list[Sighting]] = {}
-        self._number = number
+        self.number = number
         self._tree = tree
         self._tally = tally
         self._drafting = drafting
@@ -48,6 +49,7 @@ class RemoteDrafts:
         self._piece = piece
         self._sent = 0
         self._confirmed = 0
+        self._named = 0
         self._nodes: dict[int, Node] = {}
         self._opened_length = 1
         self._passes_seen = 0
@@ -71,13 +73,13 @@ class RemoteDrafts:
         self._outgoing.clear()
         tokens = self._tree.tokens
         self.hash_all()
-        known = min(self.claims.pop(link, 0), len(tokens))
+        known = self._named = min(self.claims.pop(link, 0), len(tokens))
         sent = self._sent = min(len(tokens), known + self._piece)
         self.uploading = sent < len(tokens)
         hashes, fresh, following = self.hashes, tuple(tokens[known:sent]), len(tokens) - sent
         prefix = (known, hashes[known]) if known else (0, 0)
         self._queue(
-            Open(self._number, self.epoch, fresh, hashes[sent], self._drafting, self._traceparent, following, *prefix)
+            Open(self.number, self.epoch, fresh, hashes[sent], self._drafting, self._traceparent, following, *prefix)
         )
 
     def aim(self, tree: TokenTree, drafting: Drafting) -> None:
@@ -89,7 +91,7 @@ class RemoteDrafts:
         tokens, start = self._tree.tokens, self._sent
         end = self._sent = min(len(tokens), start + self._piece)
         self.uploading = end < len(tokens)
-        message = Commit(self._number, self.epoch, start, self.hashes[end], tuple(tokens[start:end]))
+        message = Commit(self.number, self.epoch, start, self.hashes[end], tuple(tokens[start:end]))
         self._tally.bytes_up += message_bytes(message)
         return message
 
@@ -114,13 +116,15 @@ class RemoteDrafts:
         if self.uploading:  # they follow the prompt, as a part of its last piece
             return
         length = self._sent = len(self._tree.tokens)
-        self._queue(Commit(self._number, self.epoch, length - len(tokens), self.hashes[length], tuple(tokens)))
+        self._queue(Commit(self.number, self.epoch, length - len(tokens), self.hashes[length], tuple(tokens)))
 
     def close(self) -> None:
         """The sequence has ended."""
         if self.open:
-            self._queue(Close(self._number, self.epoch))
+            self._queue(Close(self.number, self.epoch))
             self.kept = self._sent
+            if self.link is not None:
+                self.claims[self.link] = self._sent  # should it be opened again
         self.open = self.uploading = False
 
     def drop(self) -> None:
@@ -133,6 +137,11 @@ class RemoteDrafts:
         if self.link is not None and self._confirmed:
             self.claims[self.link] = self._confirmed
         self.drop()
+
+    @property
+    def length(self) -> int:
+        """Committed tokens, prompt included."""
+        return len(self._tree.tokens)
 
     @property
     def has_outgoing(self) -> bool:
@@ -199,7 +208,9 @@ class RemoteDrafts:
         self._tally.bytes_down += message_bytes(message)
         if not self.open or message.epoch != self.epoch:
             return False
-        self._tally.lost[message.code.name.lower()] += 1
+        # Who misses a prefix that was not named is out of step, and not to be sent the prompt for ever.
+        code = LostCode.DESYNC if message.code is LostCode.PREFIX and not self._named else message.code
+        self._tally.lost[code.name.lower()] += 1
         self.claims.clear()
         self.drop()
         return message.code not in _FINAL

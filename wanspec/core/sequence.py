@@ -200,7 +200,9 @@ class Sequence:
             decision = self.policy.decide(self, now)
         self._end_wait(now)
         if isinstance(decision, DraftLocally):
-            return self._draft(decision, now)
+            if self._round.local_passes < self._config.max_draft:
+                return self._draft(decision, now)
+            decision = VerifyNow(self.most_drafts)  # more can never be of use, whatever the policy thinks
         assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
         return self._verify(decision, now)
 
@@ -340,7 +342,7 @@ class Sequence:
     # Steps of the loop
 
     def _draft(self, decision: DraftLocally, now: float) -> list[Action]:
-        path = self.tree.best_path(self._config.max_draft)
+        path = self.tree.best_path(self._config.max_draft) if decision.path is None else list(decision.path)
         self._cause(decision.cause)
         if self.shadow is not None:
             self.shadow.drafting(len(path), decision.count)

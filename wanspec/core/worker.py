@@ -24,6 +24,7 @@ from wanspec.core.events import (
 from wanspec.core.handshake import objection, open_problem, welcome
 from wanspec.core.kept import KeptTokens
 from wanspec.core.messages import (
+    MAX_LENGTH,
     Close,
     Commit,
     Frame,
@@ -134,7 +135,7 @@ class Worker:
             self.counters.refused += 1
             if refuse is not None:
                 peer.reply(refuse)
-            self._actions.append(peer.pack(self._sender, now))
+            self._actions += peer.pack(self._sender, now)
             self._actions.append(Disconnect(link, refuse.reason if refuse else "no hello"))
             return False
         previous = self._peers.get(frame.header.sender)
@@ -169,7 +170,7 @@ class Worker:
                 return
             self.counters.desyncs += 1
             lost = LostCode.DESYNC
-        peer.reply(Lost(message.sequence, message.epoch, lost, message.length))
+        peer.reply(Lost(message.sequence, message.epoch, lost, min(message.length, MAX_LENGTH)))
 
     def _commit(self, peer: Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
@@ -285,6 +286,12 @@ class Worker:
 
     def _flush(self, now: float) -> None:
         next_pass_ms = self._passes.expected_end() - now
-        for peer in self._peers.values():
-            if peer.is_due(now, self.config.frame_ms, next_pass_ms):
-                self._actions.append(peer.pack(self._sender, now))
+        for peer in list(self._peers.values()):
+            if not peer.is_due(now, self.config.frame_ms, next_pass_ms):
+                continue
+            try:
+                self._actions += peer.pack(self._sender, now)
+            except ProtocolError as error:  # what it made us answer is its own concern, and no one else's
+                self.counters.malformed += 1
+                self._unlink(peer.link, now)
+                self._actions.append(Disconnect(peer.link, str(error)))

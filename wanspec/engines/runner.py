@@ -136,18 +136,21 @@ class EngineRunner:
         began = time.monotonic()
         try:
             ended = self._engine.step()
+            self._passed(time.monotonic() - began)
         except Exception as error:
             self._fail(error)
             return []
-        took_s = time.monotonic() - began
         self._just_ended = len(ended)
+        return ended
+
+    def _passed(self, took_s: float) -> None:
+        """Learn from a pass how long to wait for more requests."""
         if self._gpu is None:
             self._linger_s = min(LINGER_S, LINGER_SHARE * took_s)
-        else:
-            self._gpu.passed(int(took_s * 1e9), len(self._running))
-            longest_s = self._gpu.longest_s
-            self._quiet_s, self._linger_s = SHARED_QUIET * longest_s, SHARED_LINGER * longest_s
-        return ended
+            return
+        self._gpu.passed(int(took_s * 1e9), len(self._running))
+        longest_s = self._gpu.longest_s
+        self._quiet_s, self._linger_s = SHARED_QUIET * longest_s, SHARED_LINGER * longest_s
 
     def _fail(self, error: Exception) -> None:
         """Not a failed request (those are answers) but a fault of the engine: no one may be left waiting for it."""

@@ -22,6 +22,8 @@ from wanspec.engines.tree_cache import TreeCache, TreeRows
 from wanspec.errors import EngineError
 
 DEFAULT_TREE_SLOTS = 2048
+LEAST_REUSE = 16
+"""A shorter prefix is not worth taking an ended sequence's cache over."""
 _ENDED_BYTES = 1 << 30
 
 
@@ -173,7 +175,7 @@ class TreeDraftEngine:
         wanted = np.asarray(sequence.prefix[: sequence.length], dtype=np.int32)
         matches = [common_prefix(tokens, wanted) for tokens, _ in self._ended]
         best = max(range(len(matches)), key=matches.__getitem__, default=None)
-        if best is None or matches[best] == 0:
+        if best is None or matches[best] < LEAST_REUSE:
             return _State(TreeCache(), self._buffer(MIN_CAPACITY), sequence.prefix)
         length, (tokens, source) = matches[best], self._ended.pop(best)
         if len(tokens) - length <= IN_PLACE_LOSS:

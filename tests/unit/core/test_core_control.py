@@ -66,7 +66,7 @@ def test_local_goes_on_as_without_a_worker_and_remote_opens_again(rig):
     actions = draft(rig, actions, 8, 9)
     back = switch(rig)
     (opened,) = messages_in(back, Open)
-    assert (opened.epoch, opened.tokens) == (2, (*PROMPT, 1, 2, 3, 4))
+    assert (opened.epoch, opened.prefix_length, opened.tokens) == (2, len(PROMPT) + 1, (2, 3, 4))
     actions = rig.answer(actions, 8, 5)
     assert emitted(actions) == (8, 5)
     rig.drafts((*PROMPT, 1, 2, 3, 4), 2, [(ROOT, 8, -0.1), (0, 5, -0.2), (1, 6, -0.1)])

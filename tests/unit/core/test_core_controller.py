@@ -21,6 +21,8 @@ from wanspec.core.events import (
     Verify,
 )
 from wanspec.core.messages import ROOT, Close, Commit, Lost, LostCode, Open, PassReport
+from wanspec.core.policies import DraftLocally
+from wanspec.core.policies.single_region import TargetOnly
 from wanspec.core.tree import Origin
 from wanspec.errors import InvalidRequestError
 
@@ -109,6 +111,38 @@ def test_a_wait_ends_at_its_deadline_and_the_worker_is_overdue_until_it_speaks(l
     assert one(Draft, actions).count == 2  # overdue: standard speculative decoding, no wait
     linked.drafts(PROMPT, 1, [(ROOT, 1, -0.1)])
     assert not sequence.overdue
+
+
+class Drafting(TargetOnly):
+    """Drafts locally, whatever is in hand: after a child of the root that is not the best one, or the best path."""
+
+    def __init__(self, off_path):
+        self.off_path = off_path
+
+    def decide(self, view, now):
+        root = view.tree.root
+        if not self.off_path:
+            return DraftLocally(1, "test")
+        other = view.tree.add(root, 12, -0.5, Origin.LOCAL, now)
+        view.tree.add(root, 13, -0.1, Origin.REMOTE, now)
+        return DraftLocally(1, "test", (other,))
+
+
+def test_a_local_draft_goes_on_from_the_path_that_the_policy_means():
+    rig = Rig()
+    actions = rig.submit(policy="local")
+    rig.sequence().policy = Drafting(off_path=True)
+    assert one(Draft, rig.answer(actions, 1)).path == (12,)
+
+
+def test_no_policy_drafts_for_ever():
+    rig = Rig(max_draft=4)
+    actions = rig.submit(policy="local", max_tokens=40)
+    rig.sequence().policy = Drafting(off_path=False)
+    actions = rig.answer(actions, 1)
+    for token in range(4):
+        actions = draft(rig, actions, token)
+    assert one(Verify, actions).drafts == (0, 1, 2, 3)
 
 
 def test_a_policy_sees_the_costs_that_were_measured():
@@ -374,7 +408,8 @@ def test_lost_sequences_are_opened_again_unless_it_would_be_no_use(linked, code)
     again = code not in (LostCode.CONTEXT, LostCode.BUSY)
     assert [m.epoch for m in opened] == ([2] if again else [])
     assert linked.sequence().worker_ready is again
-    assert linked.sequence().tally.lost == {code.name.lower(): 1}
+    counted = LostCode.DESYNC if code is LostCode.PREFIX else code  # no prefix was named
+    assert linked.sequence().tally.lost == {counted.name.lower(): 1}
 
 
 def test_a_worker_that_always_loses_is_left_alone(linked):

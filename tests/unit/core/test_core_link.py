@@ -218,7 +218,7 @@ def test_streams_look_like_controllers_of_their_own_and_share_the_sequences():
     assert len({sender for sender, _ in rig.hellos[:2]}) == len({uuid for _, uuid in rig.hellos[:2]}) == 2
     assert rig.hellos[:2] == rig.hellos[2:]  # the other worker hears the same
     assert rig.hellos[0][1] == rig.controller.instance
-    assert [rig.link_of(number) for number in range(1, 5)] == [0, 1, 0, 1]
+    assert [rig.link_of(number) for number in range(1, 5)] == [1, 0, 1, 0]
     rig.do(Disconnected(0, "cut"))
     assert {rig.sequence(number).remote.link for number in range(1, 5)} == {1}
     rig.do(Disconnected(1, "cut"))

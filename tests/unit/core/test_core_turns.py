@@ -126,23 +126,23 @@ def test_a_cancelled_turn_is_of_use_too(rig):
 
 def test_a_conversation_goes_where_most_of_it_is():
     links = [SimpleNamespace(number=number, up=True) for number in range(3)]
-    remote = SimpleNamespace(claims={1: 20, 2: 7})
-    assert best_link(links, remote, [], 1) == 1
+    remote = SimpleNamespace(number=5, length=30, claims={1: 20, 2: 15})
+    assert best_link(links, remote, 1) == 1
     links[1].up = False
-    assert best_link(links, remote, [], 1) == 2
-    assert best_link(links, SimpleNamespace(claims={}), [], 1) == 0
-    assert best_link([], remote, [], 1) is None
+    assert best_link(links, remote, 1) == 2
+    links[2].up = False
+    assert best_link(links, remote, 1) == 0
+    assert best_link([], remote, 1) is None
 
 
-def test_the_streams_to_a_worker_share_what_is_new():
+def test_the_streams_to_a_worker_share_what_is_new_or_nearly():
     links = [SimpleNamespace(number=number, up=True) for number in range(4)]
-    new = SimpleNamespace(claims={})
-    on_first = [SimpleNamespace(link=0, open=True), SimpleNamespace(link=1, open=False)]
-    assert best_link(links, new, [], 2) == 0
-    assert best_link(links, new, on_first, 2) == 1
-    assert best_link(links, SimpleNamespace(claims={0: 9}), on_first, 2) == 0  # what it has outweighs that
+    for claims in ({}, {0: 14}):
+        chosen = [best_link(links, SimpleNamespace(number=n, length=30, claims=claims), 2) for n in range(4)]
+        assert chosen == [0, 1, 0, 1]
+    assert best_link(links, SimpleNamespace(number=1, length=30, claims={0: 15}), 2) == 0
     links[0].up = links[1].up = False
-    assert best_link(links, new, on_first, 2) == 2
+    assert best_link(links, SimpleNamespace(number=1, length=30, claims={}), 2) == 3
 
 
 def test_summaries_count_what_the_worker_computed(rig):

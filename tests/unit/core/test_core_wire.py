@@ -30,6 +30,7 @@ from wanspec.core.messages import (
     Refuse,
     RefuseCode,
     Welcome,
+    make_node,
 )
 from wanspec.core.wire import MAX_FRAME_BYTES, decode, encode, message_bytes, split
 from wanspec.errors import ProtocolError
@@ -126,6 +127,16 @@ def test_every_bit_flip_is_refused_or_a_valid_frame():
             assert isinstance(frame, Frame)
         data[bit // 8] ^= 1 << bit % 8
     assert 0 < valid < 8 * len(data)
+
+
+def test_nodes_are_numbered_below_the_root():
+    good = Drafts(1, 1, 3, 7, 0xFFFFFFFD, 1, (make_node((0xFFFFFFFF, 5, -0.5)), make_node((0xFFFFFFFD, 6, -0.5))))
+    data = encode(Frame(Header(1, 1, 1), (good,)))
+    assert decode(data).messages == (good,)
+    bad = data.replace((0xFFFFFFFD).to_bytes(4, "little"), (0xFFFFFFFF).to_bytes(4, "little"))
+    assert bad != data
+    with pytest.raises(ProtocolError, match="2 nodes from number 4294967295 on"):
+        decode(bad)
 
 
 @given(st.binary(max_size=200), st.integers(1, 10), st.integers(0, 3))

@@ -23,6 +23,7 @@ from wanspec.core.messages import (
     ROOT,
     Close,
     Commit,
+    Drafting,
     DraftNode,
     Drafts,
     Hello,
@@ -35,6 +36,7 @@ from wanspec.core.messages import (
     RefuseCode,
     Welcome,
 )
+from wanspec.core.peer import Peer
 from wanspec.core.wire import decode
 
 
@@ -181,6 +183,23 @@ def test_context_limit():
     (lost,) = messages_in(commit(bench, [5, 6, 7], 9, 9), Lost)
     assert (lost.code, lost.length) == (LostCode.CONTEXT, 5)
     assert not bench.worker.sequences
+
+
+def test_what_cannot_be_answered_as_it_is_disturbs_nobody(bench):
+    huge = Open(9, 1, (5,), hash_of([5]), Drafting(), following=0xFFFFFFFF, prefix_length=9, prefix_hash=1)
+    sent = bench.steer(Open(1, 1, (5, 6, 7), hash_of([5, 6, 7]), Drafting()), huge)
+    (lost,) = messages_in(sent, Lost)
+    assert (lost.code, lost.length) == (LostCode.CONTEXT, 0xFFFFFFFF)
+    assert one(Expand, sent).batch[0].key[1] == 1
+
+
+def test_many_replies_leave_in_frames_that_they_fit():
+    peer = Peer(1, CONTROLLER, 0, 0)
+    for number in range(65_537):
+        peer.reply(Close(number, 1))
+    first, second = (decode(send.data) for send in peer.pack(1, 0.0))
+    assert [close.sequence for close in (*first.messages, *second.messages)] == list(range(65_537))
+    assert second.header.number == first.header.number + 1
 
 
 def test_the_limit_of_sequences():

@@ -105,11 +105,12 @@ class Adaptive:
         score = self._score
         best = score(look, c, worker, chances, levels, due, now, now)
         decision: Decision = VerifyNow(len(path), tuple(path))
-        if room > 0 and view.local_draft:
+        # Where a chain ends before its drafts do, these are not worth their time; nor is one more of them.
+        if room > 0 and view.local_draft and not (path[-1] if path else view.tree.root).children:
             d = c.draft_ms
             value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - c.price
             if value > best:
-                best, decision = value, DraftLocally(1, "worth a draft")
+                best, decision = value, DraftLocally(1, "worth a draft", tuple(path))
         began = now if view.waited_ms is None else view.waited_ms
         # A worker with nothing left to draft is silent until it hears of the next commit: no wait would ever end.
         if worker and room > 0 and not silent and now < began + c.turnaround_ms:

@@ -25,10 +25,11 @@ class VerifyNow:
 
 @dataclass(frozen=True, slots=True)
 class DraftLocally:
-    """Add ``count`` tokens of the local draft to the best path, in one request."""
+    """Add ``count`` tokens of the local draft to a path, in one request: None for the best path."""
 
     count: int
     cause: str
+    path: tuple[Node, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
