@@ -35,9 +35,7 @@ UNTESTED = (
     help="Folder for engines, checkpoints, logs and fetched models.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Print every command and the estimate; run nothing.")
-@click.option(
-    "--only", type=click.Choice(("target", "draft")), help="Build one of the two, such as on the worker's GPU."
-)
+@click.option("--only", type=click.Choice(("target", "draft")), help="Build one of the two.")
 @click.option(
     "--examples",
     type=click.Path(file_okay=False, path_type=Path),

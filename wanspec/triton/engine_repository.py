@@ -64,6 +64,8 @@ def engine_repository(
         local_draft_model=pair.local_draft,
         max_draft_len=pair.target.max_draft_len,
         context=pair.context,
+        max_sequences=min(settings.max_sequences, pair.target.max_batch_size),
+        max_reserved_tokens=settings.max_reserved_tokens or pair.target.kv_tokens,
         sampling="tensorrt_llm",
         padded_vocab_size=pair.target.padded_vocab_size,
         compat=False,

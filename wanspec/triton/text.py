@@ -57,7 +57,11 @@ class TextCodec:
             InvalidRequestError: the model has no chat template, or its template refuses the conversation.
         """
         if self._chat is None:
-            raise InvalidRequestError(field, f"{self._folder.name} has no chat template; send text_input without chat")
+            raise InvalidRequestError(
+                field,
+                f"{self._folder.name} has no chat template; send plain text instead "
+                "(text_input without chat, or /v1/completions)",
+            )
         from jinja2 import TemplateError  # comes with transformers, which the template needed
 
         try:

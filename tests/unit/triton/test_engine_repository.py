@@ -38,6 +38,7 @@ GOLDEN = {
     "batch_scheduler_policy": "guaranteed_no_evict",
     "enable_kv_cache_reuse": "true",
     "enable_chunked_context": "false",
+    "normalize_log_probs": "false",
     "exclude_input_in_output": "true",
     "cancellation_check_period_ms": "10",
     "stats_check_period_ms": "100",
@@ -120,6 +121,9 @@ def test_the_endpoint_is_that_of_the_cpu_profile_but_for_what_the_engines_ask(re
         "max_draft_len": "8",
         "sampling": "tensorrt_llm",
         "padded_vocab_size": "4096",
+        "max_sequences": "16",  # as many as the target's engine batches
+        "engine_threads": "16",
+        "max_reserved_tokens": "400000",  # its KV cache
     }
     assert (mine["target_model"], mine["draft_model"], mine["engines_decoupled"]) == ("target", "draft", "false")
     rest = {name for name in rendered if name not in ("target", "draft")}
