@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from wanspec.core.config import ControllerConfig, WorkerConfig
 from wanspec.core.events import Claims
@@ -12,6 +12,59 @@ from wanspec.core.prefix import PrefixHashes
 
 if TYPE_CHECKING:
     from wanspec.core.sequence import Sequence as SequenceState
+
+
+class _Entry(Protocol):
+    """What is bounded: how many tokens it has, and when it was last of use, ms."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def used_ms(self) -> float: ...
+
+
+_NameT = TypeVar("_NameT")
+_EntryT = TypeVar("_EntryT", bound=_Entry)
+
+
+class _Recent(Generic[_NameT, _EntryT]):
+    """Entries bounded in number, tokens and age: the least recently used go first.
+
+    Attributes:
+        total: tokens of all.
+    """
+
+    def __init__(self, config: WorkerConfig | ControllerConfig) -> None:
+        self._limits = config
+        self._entries: OrderedDict[_NameT, _EntryT] = OrderedDict()  # least recently used first
+        self.total = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _add(self, name: _NameT, entry: _EntryT, now: float) -> None:
+        """Add an entry under a name that has none."""
+        self._entries[name] = entry
+        self.total += entry.size
+        self._trim(now)
+
+    def _used(self, name: _NameT, entry: _EntryT) -> None:
+        """Put the same entry, of use just now, in its own place."""
+        self._entries[name] = entry
+        self._entries.move_to_end(name)
+
+    def _trim(self, now: float) -> None:
+        limits = self._limits
+        while self._entries:
+            name, oldest = next(iter(self._entries.items()))
+            fits = len(self._entries) <= limits.kept_sequences and self.total <= limits.kept_tokens
+            if fits and now < oldest.used_ms + limits.kept_ms:
+                return
+            self._drop(name)
+
+    def _drop(self, name: _NameT) -> None:
+        self.total -= self._entries.pop(name).size
 
 
 class Kept(NamedTuple):
@@ -23,26 +76,25 @@ class Kept(NamedTuple):
     used_ms: float
 
     @property
+    def size(self) -> int:
+        """How many tokens."""
+        return len(self.tokens)
+
+    @property
     def digest(self) -> int:
         """Hash of all tokens."""
         return self.hashes[len(self.tokens)]
 
 
-class KeptTokens:
-    """What a worker has of ended sequences: bounded in number, tokens and age, the least recently used go first.
+class KeptTokens(_Recent[int, Kept]):
+    """What a worker has of ended sequences.
 
     A prefix is found by its owner, length and hash only, so a controller that is mistaken about it gets nothing.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
-        self._config = config
-        self._entries: OrderedDict[int, Kept] = OrderedDict()  # least recently used first
+        super().__init__(config)
         self._number = 0
-        self.total = 0
-        """Tokens kept."""
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def keep(self, owner: bytes, tokens: Sequence[int], hashes: PrefixHashes, now: float) -> None:
         """Take the tokens of a sequence that has ended, not to be changed any more; earlier turns of it are dropped."""
@@ -55,31 +107,16 @@ class KeptTokens:
                 kept = longer._replace(used_ms=now)
                 self._drop(number)
         self._number += 1
-        self._entries[self._number] = kept
-        self.total += len(kept.tokens)
-        self._trim(now)
+        self._add(self._number, kept, now)
 
     def find(self, owner: bytes, length: int, digest: int, now: float) -> Kept | None:
         """The tokens of a sequence of the owner whose first ``length`` tokens have this hash; None if there is none."""
         self._trim(now)
         for number, entry in reversed(self._entries.items()):
             if entry.owner == owner and length <= len(entry.tokens) and entry.hashes[length] == digest:
-                self._entries[number] = entry._replace(used_ms=now)
-                self._entries.move_to_end(number)
+                self._used(number, entry._replace(used_ms=now))
                 return entry
         return None
-
-    def _trim(self, now: float) -> None:
-        config = self._config
-        while self._entries:
-            number, oldest = next(iter(self._entries.items()))
-            fits = len(self._entries) <= config.kept_sequences and self.total <= config.kept_tokens
-            if fits and now < oldest.used_ms + config.kept_ms:
-                return
-            self._drop(number)
-
-    def _drop(self, number: int) -> None:
-        self.total -= len(self._entries.pop(number).tokens)
 
 
 class _Sent(NamedTuple):
@@ -87,22 +124,18 @@ class _Sent(NamedTuple):
 
     link: int
     hashes: PrefixHashes
-    length: int
+    size: int
     used_ms: float
 
 
-class SentPrefixes:
+class SentPrefixes(_Recent[str | int, _Sent]):
     """What a controller has sent of ended sequences, by conversation where it has a name."""
 
     def __init__(self, config: ControllerConfig) -> None:
+        super().__init__(config)
         self._config = config
-        self._entries: OrderedDict[str | int, _Sent] = OrderedDict()  # least recently used first
         self._workers: dict[int, bytes] = {}
         self._number = 0
-        self._total = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def welcomed(self, link: int, worker: bytes) -> None:
         """A worker has introduced itself: if it is not the one before, it has nothing."""
@@ -131,12 +164,10 @@ class SentPrefixes:
         self._number += 1
         name = conversation or self._number
         for other, entry in list(self._entries.items()):
-            is_part = entry.length <= length and hashes[entry.length] == entry.hashes[entry.length]
+            is_part = entry.size <= length and hashes[entry.size] == entry.hashes[entry.size]
             if other == name or (is_part and entry.link == link):
                 self._drop(other)
-        self._entries[name] = _Sent(link, hashes, length, now)
-        self._total += length
-        self._trim(now)
+        self._add(name, _Sent(link, hashes, length, now), now)
 
     def find(self, conversation: str, prompt: PrefixHashes, now: float) -> Claims:
         """What workers should have of a prompt: (link, tokens), for each link with any.
@@ -146,8 +177,7 @@ class SentPrefixes:
         self._trim(now)
         found = self._longest([conversation], prompt) or self._longest(list(self._entries), prompt)
         for _, name in found.values():
-            self._entries[name] = self._entries[name]._replace(used_ms=now)
-            self._entries.move_to_end(name)
+            self._used(name, self._entries[name]._replace(used_ms=now))
         return tuple((link, common) for link, (common, _) in found.items())
 
     def _longest(self, names: Iterable[str | int], prompt: PrefixHashes) -> dict[int, tuple[int, str | int]]:
@@ -157,19 +187,7 @@ class SentPrefixes:
             entry = self._entries.get(name)
             if entry is None:
                 continue
-            common = prompt.common(entry.hashes, entry.length)
+            common = prompt.common(entry.hashes, entry.size)
             if common >= self._config.least_reuse and common > found.get(entry.link, (0, name))[0]:
                 found[entry.link] = (common, name)
         return found
-
-    def _trim(self, now: float) -> None:
-        config = self._config
-        while self._entries:
-            name, oldest = next(iter(self._entries.items()))
-            fits = len(self._entries) <= config.kept_sequences and self._total <= config.kept_tokens
-            if fits and now < oldest.used_ms + config.kept_ms:
-                return
-            self._drop(name)
-
-    def _drop(self, name: str | int) -> None:
-        self._total -= self._entries.pop(name).length
