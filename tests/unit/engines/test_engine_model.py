@@ -34,6 +34,16 @@ class FakeError(Exception):
         self.code = code
 
 
+class FakeFamily:
+    GAUGE = "gauge"
+
+    def __init__(self, **about: object) -> None:
+        self.about = about
+
+    def Metric(self, labels: dict[str, str]) -> SimpleNamespace:  # noqa: N802 - Triton's name
+        return SimpleNamespace(set=lambda value: None)
+
+
 class FakeRequest:
     def __init__(self, outputs: tuple[str, ...] = OUTPUTS, **tensors: object) -> None:
         self.answers: queue.Queue = queue.Queue()
@@ -84,6 +94,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], object]]
         tensors={tensor.name(): tensor.as_numpy() for tensor in output_tensors}, error=error
     )
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    backend.MetricFamily = FakeFamily
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
     monkeypatch.delitem(sys.modules, "wanspec.triton.engine_model", raising=False)
     module = importlib.import_module("wanspec.triton.engine_model")
@@ -96,7 +107,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], object]]
             "model_transaction_policy": {"decoupled": decoupled},
         }
         models.append(module.TritonPythonModel())
-        models[-1].initialize({"model_config": json.dumps(config), "model_name": "target"})
+        models[-1].initialize({"model_config": json.dumps(config), "model_name": "target", "model_version": "1"})
         return models[-1]
 
     yield start
