@@ -193,8 +193,7 @@ def test_commands_are_ones_that_we_have(objects: list[dict[str, Any]]) -> None:
         assert {*mounts.values()} == {volume["name"] for volume in pod["volumes"]}
         assert {"/certs", "/dev/shm", "/tmp", "/var/cache/wanspec"} <= mounts.keys()
         if given["profile"] == "tensorrt-llm":
-            assert str(given["engines"]).startswith("/models/")
-            assert "/models" in mounts
+            assert str(given["engines"]) in mounts
 
 
 def test_the_two_regions_of_one_cluster_reach_each_other(built: Callable[[str], list[dict[str, Any]]]) -> None:
@@ -235,7 +234,7 @@ def test_resources_and_shared_memory(
     objects: list[dict[str, Any]], request: pytest.FixtureRequest, rendered_shm
 ) -> None:
     gpu = request.node.callspec.params["objects"].startswith("gpu")
-    compared = compose("gpu", {"ENGINES": "", "TARGET": "", "DRAFT": ""})["services"]["controller"]["shm_size"]
+    compared = compose("gpu", {"ENGINES": ""})["services"]["controller"]["shm_size"]
     for name, pod, container in regions(objects):
         limits = container["resources"]["limits"]
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
