@@ -171,6 +171,8 @@ def test_commands(regions: Regions, client: WanspecClient) -> None:
     assert json.loads(answer.stdout)["tokens"] == expected
     state = CliRunner().invoke(cli, ["control", "--json", *regions.options])
     assert json.loads(state.stdout)["links"] == ["up"]
+    elsewhere = [*regions.options, "--url", regions.url("worker")]
+    assert "it has: wanspec_worker" in CliRunner().invoke(cli, ["control", *elsewhere]).output
     few = ["--policy", "adaptive", "--prompts", "1", "--tokens", "4", "--json"]
     measured = CliRunner().invoke(cli, ["bench", *few, *regions.options])
     assert measured.exit_code == 0, measured.output

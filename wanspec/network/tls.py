@@ -112,7 +112,9 @@ def why_not(channel: grpc.Channel) -> str:
 
 
 def explained(problem: str) -> str:
-    """What gRPC says of a connection that failed, and what that means where it is TLS that fails."""
+    """What gRPC says of a connection that could not be made, and what that means where it is TLS that fails."""
+    if "failed to connect" not in problem:
+        return problem
     meaning = next((meaning for words, meaning in _MEANINGS.items() if words in problem), "")
     return f"{problem} ({meaning})" if meaning else problem
 

@@ -21,7 +21,7 @@ from wanspec.conformance import connect
 from wanspec.errors import ConfigError, ServerError
 from wanspec.network import link
 from wanspec.network.link import LinkClient, LinkTarget
-from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, Tls, check_folder, tls_in, tls_of
+from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, Tls, check_folder, explained, tls_in, tls_of
 from wanspec.triton.client import WanspecClient
 
 NAMES = ("tls_ca", "tls_cert", "tls_key")
@@ -155,6 +155,11 @@ def test_the_commands_say_what_is_missing(ports: tuple[int, int, int], mine: Tls
     assert "--tls-ca: cannot read nowhere: No such file or directory" in said("--tls-ca", "nowhere")
     advice = CliRunner().invoke(cli, ["advise", *map(str, files)])
     assert "--tls-ca, --tls-cert and --tls-key go with --url" in advice.output
+
+
+def test_a_connection_that_was_made_and_broke_is_no_matter_of_tls() -> None:
+    assert explained("Socket closed") == "Socket closed"
+    assert explained("failed to connect to all addresses; last error: Socket closed").endswith("certificate)")
 
 
 def test_plaintext_without_files() -> None:
