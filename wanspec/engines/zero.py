@@ -20,6 +20,7 @@ from wanspec.engines.admission import Admitted, EngineLimits, admit
 from wanspec.engines.choosing import chooser
 from wanspec.engines.contract import (
     NO_TOKENS,
+    EngineLoad,
     GenerationRequest,
     GenerationResult,
     RunningRequest,
@@ -161,6 +162,11 @@ class ZeroEngine:
     def idle(self) -> bool:
         """Whether there is nothing to step."""
         return not self._running
+
+    @property
+    def load(self) -> EngineLoad:
+        """What it has in hand; it has no KV cache."""
+        return EngineLoad(active=len(self._running))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
         """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""
