@@ -72,7 +72,7 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regions]:
     certificates = make_certificates(folder / "certs", "worker=worker,relay", "controller=controller", "user=user")
     services = compose("cpu", {"DTYPE": "float64", "RTT_MS": str(RTT_MS)})["services"]
     with ExitStack() as stack:
-        reservation = reserve_ports(3 * len(services), [None] * 3 * len(services))
+        reservation = reserve_ports(len(PORTS) * len(services))
         stack.callback(reservation.release)
         numbers = iter(reservation.ports)
         ports = {name: {kind: next(numbers) for kind in PORTS} for name in services}
