@@ -6,6 +6,7 @@
 #   make docs         the documentation as a site, in build/site
 #   make lint         style and types only
 #   make format       rewrite the code in the project's style
+#   make kubectl      kustomize, which some of the tests want and are skipped without
 #   make clean        remove the virtual environment and caches (models stay in their cache)
 #
 # PYTHON=python3.12        another interpreter for the virtual environment
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test acceptance docs lint format clean venv
+.PHONY: demo test acceptance docs lint format clean venv kubectl
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -44,6 +45,9 @@ lint: venv
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+kubectl: venv
+	$(BIN)/python tests/fetch_kubectl.py
 
 venv: $(INSTALLED)
 

@@ -43,7 +43,7 @@ class NativeTarget:
         Raises:
             ServerError: the engine failed, or took longer than the timeout.
         """
-        client = triton.InferenceServerClient(self._session.url)
+        client = self._session.connect()
         try:
             calls: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in prompts]
             for call, ids, count in zip(calls, prompts, counts, strict=True):

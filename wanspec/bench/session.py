@@ -11,7 +11,9 @@ from wanspec.bench.reference import Reference
 from wanspec.core.replay import replay
 from wanspec.errors import ServerError
 from wanspec.exactness import Exactness
+from wanspec.network.tls import Tls
 from wanspec.triton.client import Pending, WanspecClient
+from wanspec.triton.connection import Connection
 
 LINK_TIMEOUT_S = 20.0
 TARGET_ONLY = "target_only"
@@ -24,24 +26,27 @@ class Session:
 
     Attributes:
         url: ``host:port`` of gRPC.
+        tls: of it; plaintext where None.
         client: of the endpoint.
         parameters: of its model ``wanspec``.
         chat: whether prompts go through a chat template.
     """
 
-    def __init__(self, url: str, *, ignore_end: bool = False, timeout_s: float = 120.0) -> None:
+    def __init__(self, url: str, *, ignore_end: bool = False, timeout_s: float = 120.0, tls: Tls | None = None) -> None:
         """Read the endpoint's settings.
 
         Args:
             url: ``host:port`` of gRPC.
             ignore_end: go on to ``max_tokens`` where the model would end.
             timeout_s: longest silence of a request.
+            tls: of it; plaintext where None.
 
         Raises:
             ServerError: the endpoint cannot be reached, or is none of ours.
+            ConfigError: a file of ``tls`` cannot be used.
         """
-        self.url = url
-        self.client = WanspecClient(url, timeout_s=timeout_s)
+        self.url, self.tls = url, tls
+        self.client = WanspecClient(url, timeout_s=timeout_s, tls=tls)
         self.parameters = self.client.parameters()
         self.chat = self.parameters.get("chat_template") == "yes"
         self._end_id = _NO_END if ignore_end else None
@@ -57,10 +62,14 @@ class Session:
         """Name of the target's model."""
         return self.parameters.get("target_model") or "target"
 
+    def connect(self) -> Connection:
+        """A connection for requests that are not of the model ``wanspec``; the caller closes it."""
+        return Connection(self.url, self.tls.credentials() if self.tls is not None else None)
+
     @cached_property
     def target_parameters(self) -> dict[str, str]:
         """Settings of the target's engine, if it is one of ours: ``dtype``, ``pace_ms``, ``time_scale`` and more."""
-        return WanspecClient(self.url, model=self.target_model).parameters()
+        return WanspecClient(self.url, model=self.target_model, tls=self.tls).parameters()
 
     @property
     def strict(self) -> bool:

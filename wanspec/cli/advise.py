@@ -13,12 +13,13 @@ from rich.console import Group
 from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
-from wanspec.cli.endpoint import EndpointType, endpoint_parameters
+from wanspec.cli.endpoint import endpoint_options, endpoint_parameters
 from wanspec.cli.render import make_console
 from wanspec.cli.simulation_options import contenders, make_setup, progress, simulation_options
 from wanspec.cli.tables import table
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ServerError
+from wanspec.network.tls import Tls
 from wanspec.prompts import RECORDED
 from wanspec.simulation.advice import Advice, advise, requests_of
 from wanspec.simulation.experiment import processors
@@ -44,11 +45,17 @@ class Live:
 @click.option("--rtt", "rtt_ms", default=30.0, show_default=True, type=click.FloatRange(0.0), help="Round trip in ms.")
 @click.option("--acceptance", type=click.FloatRange(0.02, 0.99), help="How often the draft's first choice is right.")
 @click.option("--policy", help="Policies to try, as for simulate; if not given, those that are sensible.")
-@click.option("--url", type=EndpointType(), help="An endpoint to ask for all of these instead: HOST:PORT of gRPC.")
+@endpoint_options(None, "An endpoint to ask for all of these instead: HOST:PORT of gRPC.")
 @simulation_options
 @JSON_OPTION
 def advise_command(
-    rtt_ms: float, acceptance: float | None, policy: str | None, url: str | None, as_json: bool, **options: Any
+    rtt_ms: float,
+    acceptance: float | None,
+    policy: str | None,
+    url: str | None,
+    tls: Tls | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Say whether a worker pays, which policy, and what to expect, by simulating the given numbers.
 
@@ -61,7 +68,7 @@ def advise_command(
     if acceptance is not None:
         options["source"] = f"iid:{acceptance}"
     if url is not None:
-        live = _ask(url)
+        live = _ask(url, tls)
         rtt_ms, options["source"] = live.rtt_ms, f"iid:{live.match_rate:.3f}"
         options["timing"] = f"{live.target_ms:g}/{live.draft_ms:g}"
     setup = make_setup(options, rtt_ms)
@@ -86,13 +93,13 @@ def _priced(price: float) -> Contender:
     return Contender("adaptive", {"price": price, "slack": 100.0}, f"adaptive:price={price:g}:slack=100")
 
 
-def _ask(url: str) -> Live:
+def _ask(url: str, tls: Tls | None) -> Live:
     """Measure an endpoint by a few requests with the policy ``wanspec``.
 
     Raises:
         ServerError: it does not answer, or its answers lack what is needed.
     """
-    client = WanspecClient(url)
+    client = WanspecClient(url, tls=tls)
     endpoint_parameters(client, url)
     summaries = []
     with progress(_ASKED, "asking the endpoint", "answers") as tell:

@@ -14,7 +14,7 @@ from wanspec.bench.warnings import find_warnings
 from wanspec.cli.bench_report import json_lines, show, write_html
 from wanspec.cli.bench_run import bench_own, bench_running
 from wanspec.cli.command import JSON_OPTION, JsonErrors
-from wanspec.cli.endpoint import EndpointType
+from wanspec.cli.endpoint import endpoint_options
 from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.regions import (
     DTYPES,
@@ -53,7 +53,7 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
     done="measured, and every output is the target's own",
     failed="an output differs, or the measurement failed; the message says what to do",
 )
-@click.option("--url", type=EndpointType(), help="gRPC of a running endpoint; default: start both regions here.")
+@endpoint_options(None, "gRPC of a running endpoint; default: start both regions here.")
 @click.option("--policy", default=POLICIES, show_default=True, help="By commas; with parameters: wanspec:phi=0.2:k=3.")
 @click.option("--k", type=click.IntRange(1, 32), default=2, show_default=True, help="Drafts of the baseline, `local`.")
 @click.option("--rtt", "rtts", default="30", show_default=True, callback=numbers, help="Round trips in ms, by commas.")

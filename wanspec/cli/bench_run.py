@@ -93,16 +93,16 @@ def bench_running(options: dict[str, Any]) -> Results:
     Raises:
         WanspecError: an option cannot work, or the measurement failed.
     """
-    url = options["url"]
+    url, tls = options["url"], options["tls"]
     plan = _plan(options, 1.0)
-    endpoint_parameters(WanspecClient(url), url)
-    session = Session(url, ignore_end=options["ignore_end"])
+    endpoint_parameters(WanspecClient(url, tls=tls), url)
+    session = Session(url, ignore_end=options["ignore_end"], tls=tls)
     text = plan.prompts[0].text(session.chat)
     rtt = session.ask(text, "adaptive", max_tokens=8).result().summary["rtt_ms"] or 0.0
     engine, draft = session.target_parameters, session.parameters.get("draft_model", "")
     scale = float(engine.get("time_scale") or 1.0)
     paces = [float(engine.get("pace_ms") or 0.0)]
-    paces.append(float(WanspecClient(url, model=draft).parameters().get("pace_ms") or 0.0) if draft else 0.0)
+    paces.append(float(WanspecClient(url, model=draft, tls=tls).parameters().get("pace_ms") or 0.0) if draft else 0.0)
     conditions = Conditions(
         time.strftime("%Y-%m-%d"),
         describe_machine(),

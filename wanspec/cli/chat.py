@@ -20,6 +20,7 @@ from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
 from wanspec.cli.request_options import inputs_of, request_options
 from wanspec.errors import WanspecError
+from wanspec.network.tls import Tls
 from wanspec.triton.client import Answer, WanspecClient
 
 PROMPT = "> "
@@ -34,7 +35,7 @@ PROMPT = "> "
 @request_options
 @click.option("--system", default="", metavar="TEXT", help="What the model is told before the conversation.")
 @JSON_OPTION
-def chat(url: str, system: str, no_color: bool, as_json: bool, **options: Any) -> None:
+def chat(url: str, tls: Tls | None, system: str, no_color: bool, as_json: bool, **options: Any) -> None:
     """Talk with a running endpoint (`wanspec up` starts one).
 
     Each token shows who proposed it: the draft in the other region, the draft beside the target, or the target itself.
@@ -52,7 +53,7 @@ def chat(url: str, system: str, no_color: bool, as_json: bool, **options: Any) -
       printf 'Name a river.\\nAnd another one.\\n' | wanspec chat --json
     """
     inputs = inputs_of(options)
-    client = WanspecClient(url)
+    client = WanspecClient(url, tls=tls)
     parameters = endpoint_parameters(client, url)
     conversation = Conversation(parameters.get("chat_template") == "yes", inputs, system)
     screen = _Screen(parameters, color=not no_color, as_json=as_json)

@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.endpoint import endpoint_options
 from wanspec.cli.exit_codes import ExitCode
 from wanspec.cli.progress import Display
 from wanspec.cli.render import make_console
@@ -20,6 +21,7 @@ from wanspec.cli.tables import table
 from wanspec.conformance import Options, Report, Subject, connect, run, select
 from wanspec.conformance.run import FAIL, PASS, SKIP, Outcome, describe
 from wanspec.errors import ConfigError
+from wanspec.network.tls import Tls
 
 STYLES = {PASS: "green", SKIP: "dim", FAIL: "bold red"}
 
@@ -29,7 +31,7 @@ STYLES = {PASS: "green", SKIP: "dim", FAIL: "bold red"}
     done="every rule that applies is kept",
     failed="a rule failed, or the server could not be asked; the report or the message says why",
 )
-@click.option("--url", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="gRPC of the server.")
+@endpoint_options(meaning="gRPC of the server.")
 @click.option("--http-url", metavar="HOST:PORT", help="HTTP of the server.  [default: the host of --url, port 8000]")
 @click.option("--model", default="tensorrt_llm", show_default=True, help="Name of the model at the server.")
 @click.option("--protocol", type=click.Choice(["grpc", "http", "both"]), default="grpc", show_default=True)
@@ -49,6 +51,7 @@ STYLES = {PASS: "green", SKIP: "dim", FAIL: "bold red"}
 @JSON_OPTION
 def conformance(
     url: str,
+    tls: Tls | None,
     http_url: str | None,
     model: str,
     protocol: str,
@@ -87,7 +90,7 @@ def conformance(
     select(pattern)
     urls = {"grpc": url, "http": http_url or f"{url.rpartition(':')[0]}:8000"}
     chosen = ["grpc", "http"] if protocol == "both" else [protocol]
-    reports = [_check(each, urls[each], model, options, pattern) for each in chosen]
+    reports = [_check(each, urls[each], model, options, pattern, tls) for each in chosen]
     found = {"passed": all(report.passed for report in reports), "reports": [report.as_dict() for report in reports]}
     if output is not None:
         output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -103,9 +106,9 @@ def conformance(
         sys.exit(ExitCode.FAILED)
 
 
-def _check(protocol: str, url: str, model: str, options: Options, pattern: str) -> Report:
+def _check(protocol: str, url: str, model: str, options: Options, pattern: str, tls: Tls | None) -> Report:
     started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
-    server = connect(protocol, url, model)
+    server = connect(protocol, url, model, tls=tls)
     subject, rules = Subject(server, options), select(pattern)
     done = 0
     with Display() as display:

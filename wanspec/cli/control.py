@@ -12,19 +12,20 @@ from rich.table import Table
 
 from wanspec.cli.command import JSON_OPTION, parse_settings
 from wanspec.cli.configured import ConfiguredCommand, config_option
-from wanspec.cli.endpoint import EndpointType, endpoint_parameters
+from wanspec.cli.endpoint import endpoint_options, endpoint_parameters
 from wanspec.cli.render import make_console
 from wanspec.cli.tables import table
 from wanspec.core.control import Speculation
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ConfigError, InvalidRequestError
+from wanspec.network.tls import Tls
 from wanspec.triton.auth import read_token
-from wanspec.triton.client import DEFAULT_URL, WanspecClient
+from wanspec.triton.client import WanspecClient
 
 
 @click.command(cls=ConfiguredCommand)
 @config_option
-@click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint.")
+@endpoint_options()
 @click.option(
     "--speculation",
     type=click.Choice([each.value for each in Speculation]),
@@ -39,6 +40,7 @@ from wanspec.triton.client import DEFAULT_URL, WanspecClient
 @JSON_OPTION
 def control(
     url: str,
+    tls: Tls | None,
     speculation: str | None,
     new_policy: str | None,
     changes: tuple[str, ...],
@@ -61,7 +63,7 @@ def control(
     """
     wanted: dict[str, Any] = {"speculation": speculation, "policy": new_policy}
     wanted["policy_parameters"] = parse_settings(changes) or None
-    client = WanspecClient(url)
+    client = WanspecClient(url, tls=tls)
     endpoint_parameters(client, url)  # says what is there instead
     token = read_token(str(auth_token_file or ""))
     try:

@@ -15,6 +15,7 @@ from wanspec.cli.endpoint import endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
 from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
 from wanspec.cli.request_options import inputs_of, request_options
+from wanspec.network.tls import Tls
 from wanspec.triton.client import Answer, WanspecClient
 
 
@@ -29,6 +30,7 @@ from wanspec.triton.client import Answer, WanspecClient
 def generate(
     prompt: str | None,
     url: str,
+    tls: Tls | None,
     chat: bool | None,
     from_stdin: bool,
     explained: bool,
@@ -51,7 +53,7 @@ def generate(
     """
     text = _prompt(prompt, from_stdin)
     inputs = inputs_of(options)
-    client = WanspecClient(url)
+    client = WanspecClient(url, tls=tls)
     parameters = endpoint_parameters(client, url)
     templated = parameters.get("chat_template") == "yes" if chat is None else chat
     pending = client.ask(text, chat=templated, event_log=explained, **inputs)

@@ -20,6 +20,7 @@ from wanspec.cli import (
     generate,
     models,
     record,
+    relay,
     repository,
     reproduce,
     serve_openai,
@@ -90,5 +91,6 @@ for command in (
     completion.completion,
     build_engines,
     repository.render,
+    relay.relay,
 ):
     cli.add_command(command)

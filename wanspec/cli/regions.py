@@ -65,27 +65,34 @@ class PaceType(click.ParamType[Pace]):
         return Pace(*steps)
 
 
+rtt_option = click.option(
+    "--rtt-ms", type=click.FloatRange(0, MOST_RTT_MS), default=DEFAULT_RTT_MS, show_default=True, help="Round trip."
+)
+
+
 def network_options(function: Function) -> Function:
     """``--rtt-ms`` and the other properties of the emulated WAN."""
-    rtt = click.option(
-        "--rtt-ms", type=click.FloatRange(0, MOST_RTT_MS), default=DEFAULT_RTT_MS, show_default=True, help="Round trip."
-    )
-    return _all([rtt], link_options(function))
+    return _all([rtt_option], link_options(function))
 
 
 def link_options(function: Function) -> Function:
+    """Properties of the emulated WAN beside its round trip, and how it is used."""
+    streams = click.option(
+        "--streams",
+        type=click.IntRange(1, MOST_STREAMS),
+        default=DEFAULT_STREAMS,
+        show_default=True,
+        help="TCP connections to the worker.",
+    )
+    return path_options(_all([streams], function))
+
+
+def path_options(function: Function) -> Function:
     """Properties of the emulated WAN beside its round trip."""
     options = [
         click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="One-way delay varies by this much."),
         click.option("--rate-mbps", type=click.FloatRange(0, min_open=True), help="Bandwidth; default: unlimited."),
         click.option("--loss", type=click.FloatRange(0, 0.5), default=0.0, help="Share of packets lost, 0 to 0.5."),
-        click.option(
-            "--streams",
-            type=click.IntRange(1, MOST_STREAMS),
-            default=DEFAULT_STREAMS,
-            show_default=True,
-            help="TCP connections to the worker.",
-        ),
     ]
     return _all(options, function)
 

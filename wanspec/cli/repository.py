@@ -18,7 +18,8 @@ from wanspec.core.policies import POLICIES
 from wanspec.engines.config import Dtype
 from wanspec.errors import ConfigError
 from wanspec.models import check_pair, resolve
-from wanspec.triton.launch import CERTIFICATES, Launch, ServerSettings, container_shm_bytes, plain
+from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, check_folder
+from wanspec.triton.launch import Launch, ServerSettings, container_shm_bytes, installed_here, plain
 from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
 
 if TYPE_CHECKING:
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
 PROFILES, REGIONS = ("cpu", "tensorrt-llm"), ("controller", "worker")
 UNTESTED = "Not run on a GPU by this project."
-PLAINTEXT = (
-    "The link from the controller to a worker is plaintext: a worker that asks for TLS is not reached. "
-    "Join the regions by a private network or a TLS tunnel."
-)
+PLAINTEXT = "The link is plaintext: --tls of the worker and --worker-tls of the controller make it mutual TLS."
 TORCH_WORKER = "The worker drafts with PyTorch on CUDA: its draft engine over TensorRT-LLM is not there yet."
 _REQUESTS = 64
 _SERVER = ServerSettings(Path())
@@ -68,6 +66,11 @@ class GpuList(click.ParamType[tuple[int, ...]]):
 @click.option("--target", metavar="MODEL", help="Folder, name or hub id; default: the one of --engines, or of smollm2.")
 @click.option("--draft", metavar="MODEL", help="The same of the draft.")
 @click.option("--worker-url", "worker_urls", multiple=True, metavar="HOST:PORT", help="A worker's gRPC; repeatable.")
+@click.option(
+    "--worker-tls",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"Folder with {', '.join(CLIENT_FILES)}: mutual TLS to workers.",
+)
 @click.option("--policy", type=click.Choice(list(POLICIES)), default=DEFAULT_POLICY, show_default=True)
 @click.option("--auth-token-file", type=click.Path(dir_okay=False, path_type=Path), help="Shown to workers.")
 @click.option("--target-gpus", type=GpuList(), default=(), help="Default: the first ones.")
@@ -76,9 +79,8 @@ class GpuList(click.ParamType[tuple[int, ...]]):
 @click.option("--dtype", type=click.Choice(get_args(Dtype)), help="The same; default: bfloat16, or float32 for cpu.")
 @click.option(
     "--tritonserver",
-    default=_SERVER.executable,
-    show_default=True,
-    help="Path of the executable.",
+    metavar="FILE",
+    help=f"The executable; default: {_SERVER.executable}, or with --profile cpu the one that this Python has.",
 )
 @click.option(
     "--address",
@@ -97,7 +99,7 @@ class GpuList(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--tls",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"Folder with {', '.join(CERTIFICATES)}: gRPC asks clients for certificates.",
+    help=f"Folder with {', '.join(SERVER_FILES)}: gRPC asks clients for certificates.",
 )
 @click.option("--trace-url", default="", help="OTLP/HTTP endpoint for traces, http://HOST:4318/v1/traces.")
 @click.option("--trace-rate", type=click.IntRange(0), default=0, help="Trace one of so many; 0: whose caller traces.")
@@ -113,12 +115,15 @@ def render(**options: Any) -> None:
       wanspec render --profile tensorrt-llm --region worker --engines /engines --output ./w
       wanspec render --profile tensorrt-llm --region controller --engines /engines --worker-url w:8001 --output ./c
       wanspec render --profile cpu --region controller --worker-url 10.0.0.2:8001 --output ./c
-      wanspec render --profile cpu --region controller --tls /certs --output ./c --json
+      wanspec render --profile cpu --region worker --tls /certs --output ./w
+      wanspec render --profile cpu --region controller --worker-url w:8001 --worker-tls /certs --output ./c --json
     """
-    rendered = _rendered(options)
     output: Path = options["output"].absolute()
     if output.exists() and any(output.iterdir()):
         raise ConfigError("output", f"{output} is not empty; render into a new folder")
+    rendered = _rendered(options)
+    if options["profile"] == "cpu" and options["tritonserver"] is None:
+        rendered = replace(rendered, launch=plain(installed_here(_server(options), output / "triton")))
     rendered.repository.render(output / "models")
     script = output / "launch.sh"
     script.write_text(f"#!/bin/sh\n# Written by `wanspec render`.\nexec env \\\n  {rendered.launch.shell()}\n")
@@ -141,7 +146,8 @@ def _rendered(options: dict[str, Any]) -> Rendered:
     pair = _pair(options)
     settings, server = _regions(options, pair), _server(options)
     urls = ",".join(options["worker_urls"])
-    notes = [PLAINTEXT] if options["tls"] or options["region"] == "worker" else []
+    secured = options["tls"] if options["region"] == "worker" else options["worker_tls"] or not urls
+    notes = [] if secured else [PLAINTEXT]
     if options["region"] == "worker":
         repository = worker_repository(settings)
         notes += [TORCH_WORKER, UNTESTED] if pair else []
@@ -198,24 +204,26 @@ def _regions(options: dict[str, Any], pair: EnginePair | None) -> RegionSettings
         device=options["device"] or ("cuda" if fast else "cpu"),
         dtype=options["dtype"] or ("bfloat16" if fast else "float32"),
     )
-    token = options["auth_token_file"]
+    token, tls = options["auth_token_file"], options["worker_tls"]
+    if tls:
+        check_folder(tls, CLIENT_FILES, "worker_tls")
     return RegionSettings(
         target,
         draft,
         *(engine,) * 3,
         policy=options["policy"],
         auth_token_file=str(token.absolute()) if token else "",
+        worker_tls=str(tls.absolute()) if tls else "",
     )
 
 
 def _server(options: dict[str, Any]) -> ServerSettings:
     tls = options["tls"]
-    missing = [name for name in CERTIFICATES if tls and not (tls / name).is_file()]
-    if missing:
-        raise ConfigError("tls", f"{tls} lacks {', '.join(missing)}")
+    if tls:
+        check_folder(tls, SERVER_FILES, "tls")
     return ServerSettings(
         options["output"].absolute() / "models",
-        options["tritonserver"],
+        options["tritonserver"] or _SERVER.executable,
         f"wanspec-{options['region']}",
         options["grpc_port"],
         options["http_port"],

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from wanspec.cli.command import parse_settings
-from wanspec.cli.endpoint import EndpointType
+from wanspec.cli.endpoint import endpoint_options
 from wanspec.core.policies import POLICIES
-from wanspec.triton.client import DEFAULT_URL
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,7 +17,6 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "seed")
 """Options that are inputs of the endpoint as they are."""
 
 _OPTIONS = (
-    click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint."),
     click.option("--policy", type=click.Choice(list(POLICIES)), help="Default: the endpoint's."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of it; repeatable."),
     click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer; default: the endpoint's."),
@@ -35,10 +33,10 @@ _OPTIONS = (
 
 
 def request_options(function: Function) -> Function:
-    """``--url``, ``--policy``, sampling and ``--no-color``."""
+    """``--url`` and its TLS, ``--policy``, sampling and ``--no-color``."""
     for option in reversed(_OPTIONS):
         function = option(function)
-    return function
+    return endpoint_options()(function)
 
 
 def inputs_of(options: Mapping[str, Any]) -> dict[str, Any]:

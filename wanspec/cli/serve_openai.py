@@ -13,20 +13,20 @@ from rich.console import Console
 
 from wanspec.cli.command import JSON_OPTION, parse_settings
 from wanspec.cli.configured import ConfiguredCommand, config_option
-from wanspec.cli.endpoint import EndpointType, endpoint_parameters
+from wanspec.cli.endpoint import endpoint_options, endpoint_parameters
 from wanspec.cli.regions import check_policy
 from wanspec.cli.render import make_console
 from wanspec.core.policies import POLICIES
 from wanspec.errors import ConfigError, ServerError
 from wanspec.openai.settings import FrontSettings
-from wanspec.triton.client import DEFAULT_URL, TIMEOUT_S, WanspecClient
+from wanspec.triton.client import TIMEOUT_S, WanspecClient
 
 _USUAL = FrontSettings()
 
 
 @click.command("serve-openai", cls=ConfiguredCommand)
 @config_option
-@click.option("--url", type=EndpointType(), default=DEFAULT_URL, show_default=True, help="gRPC of the endpoint.")
+@endpoint_options()
 @click.option("--host", default=_USUAL.host, show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=_USUAL.port, show_default=True, help="Port.")
 @click.option("--model-name", default=_USUAL.model, show_default=True, help="The model's name in requests.")
@@ -75,7 +75,7 @@ def serve_openai(**options: Any) -> None:
 
     console = make_console(stderr=options["as_json"])
     settings = _settings(options)
-    client = WanspecClient(options["url"], timeout_s=min(TIMEOUT_S, settings.timeout_s))
+    client = WanspecClient(options["url"], timeout_s=min(TIMEOUT_S, settings.timeout_s), tls=options["tls"])
     with bind(settings.host, settings.port) as listener:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         base = f"http://{host}:{settings.port}/v1"

@@ -75,6 +75,11 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
     type=click.Path(dir_okay=False, path_type=Path),
     help="Holds a token that the regions, and `wanspec control`, have to show.",
 )
+@click.option(
+    "--worker-tls",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with ca.crt, server.crt, server.key, client.crt, client.key: mutual TLS between the regions.",
+)
 @click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
 @click.option(
     "--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go and stay."
@@ -142,6 +147,7 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         context=options["context"],
         **limits_of(options),
         auth_token_file=_token_file(options["auth_token_file"]),
+        worker_tls=str(options["worker_tls"].absolute()) if options["worker_tls"] else "",
         event_log=_log_file(options["event_log"]),
         compat=options["compat"],
         decoupled=options["decoupled"],

@@ -87,6 +87,7 @@ class Link(Section):
     rate_mbps: float | None = _of(LinkShape, "rate_mbps", "Bandwidth, 10^6 bits/s; null: unlimited.", gt=0)
     loss: float = _of(LinkShape, "loss", "Share of packets lost.", ge=0, le=0.5)
     streams: int = _of(RegionSettings, "streams", "TCP connections to the worker.", ge=1, le=MOST_STREAMS)
+    worker_tls: File | None = Field(default=None, description="Folder of certificates for mutual TLS with the worker.")
 
     @model_validator(mode="after")
     def _delays(self) -> Link:
@@ -152,6 +153,9 @@ class Endpoint(Section):
     """The endpoint that `generate`, `chat` and `serve-openai` ask."""
 
     url: str = Field(default=DEFAULT_URL, description="HOST:PORT of its gRPC.")
+    tls_ca: File | None = Field(default=None, description="Authority of its certificate, PEM; null: plaintext.")
+    tls_cert: File | None = Field(default=None, description="Certificate to show it, PEM; goes with tls_key.")
+    tls_key: File | None = Field(default=None, description="Key of that certificate, PEM.")
 
 
 class Generation(Section):

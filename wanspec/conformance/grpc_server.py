@@ -13,6 +13,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from wanspec.conformance.server import NAMES, Call, ModelInfo, RefusedError, Response, Running, to_numpy
 from wanspec.errors import ServerError
+from wanspec.network.tls import Tls, open_channel, why_not
 
 UNLIMITED = ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)
 
@@ -24,23 +25,31 @@ class GrpcServer:
     can_cancel = True
 
     def __init__(
-        self, url: str, model: str, parameters: Mapping[str, str] | None = None, timeout_s: float = 10.0
+        self,
+        url: str,
+        model: str,
+        parameters: Mapping[str, str] | None = None,
+        timeout_s: float = 10.0,
+        tls: Tls | None = None,
     ) -> None:
         """Connect to ``host:port``; ``parameters`` go with every request.
 
         Raises:
             ServerError: the server does not answer within ``timeout_s``, or has no such model.
+            ConfigError: a file of ``tls`` cannot be used.
         """
         self._model = model
         self._parameters = dict(parameters or {})
-        self._channel = grpc.insecure_channel(url, options=UNLIMITED)
+        self._channel = open_channel(url, UNLIMITED, tls.credentials() if tls is not None else None)
         self._stub = GRPCInferenceServiceStub(self._channel)
         try:
             about = self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=timeout_s, wait_for_ready=True)
             config = self._stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=timeout_s).config
         except grpc.RpcError as error:
+            # Waiting until it is ready, gRPC says only that the time has passed.
+            problem = why_not(self._channel) or str(error.details())
             self._channel.close()
-            raise ServerError(f"gRPC at {url}, model {model}: {_code(error)}: {error.details()}") from error
+            raise ServerError(f"gRPC at {url}, model {model}: {_code(error)}: {problem}") from error
         fields = MessageToDict(config, preserving_proto_field_name=True)
         self.info = ModelInfo(about.name, about.version, model, fields)
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from wanspec.network.tls import open_channel, why_not
+
 logger = logging.getLogger(__name__)
 
 WORKER_MODEL = "wanspec_worker"
@@ -30,10 +32,11 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class LinkTarget:
-    """Where a worker is: ``host:port`` of its Triton's gRPC, and the model's name there."""
+    """Where a worker is: ``host:port`` of its Triton's gRPC, the model's name there, and TLS unless plaintext."""
 
     url: str
     model: str = WORKER_MODEL
+    credentials: grpc.ChannelCredentials | None = None
 
 
 class LinkListener(Protocol):
@@ -122,7 +125,7 @@ class LinkConnection:
 
     def _run(self) -> None:
         reason = "closed by the worker"
-        channel = grpc.insecure_channel(self._target.url, options=_OPTIONS)
+        channel = open_channel(self._target.url, _OPTIONS, self._target.credentials)
         try:
             self._call = ready = grpc.channel_ready_future(channel)
             if not self._closed:  # else it came before there was anything to cancel
@@ -132,6 +135,8 @@ class LinkConnection:
             reason = "closed while it was connecting"
         except grpc.FutureTimeoutError:
             reason = f"{self._target.url} did not answer within {CONNECT_TIMEOUT_S:g} s"
+            problem = "" if self._closed else why_not(channel)
+            reason += f": {problem}" if problem else ""
         except grpc.RpcError as error:
             reason = f"{error.code().name}: {error.details()}"
         except Exception as error:

@@ -30,11 +30,12 @@ CLOSED_KEPT = 100
 
 
 class Relay:
-    """Relays ``127.0.0.1:port`` to one target over a path of a given shape. Use it from one event loop.
+    """Relays a port to one target over a path of a given shape. Use it from one event loop.
 
     Args:
         target_host, target_port: where the connections go.
         shape: the path; ``set`` changes it.
+        listen_host: IPv4 address, or name of one, to listen on.
         listen_port: None lets the kernel choose one (see ``port``).
         seed: of jitter and loss.
         time_scale: multiplies every duration (delay, jitter, stalls, script) and divides the rate.
@@ -50,6 +51,7 @@ class Relay:
         target_port: int,
         shape: LinkShape | None = None,
         *,
+        listen_host: str = HOST,
         listen_port: int | None = None,
         seed: int = 0,
         time_scale: float = 1.0,
@@ -58,7 +60,7 @@ class Relay:
         self._target = (target_host, target_port)
         self._shape = shape or LinkShape()
         self._script = check_script(self._shape, script)
-        self._port = listen_port or 0
+        self._host, self._port = listen_host, listen_port or 0
         self._paths = Path(f"{seed} up", time_scale), Path(f"{seed} down", time_scale)
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -92,7 +94,7 @@ class Relay:
         except OSError as error:
             self._schedule.close()
             raise ServerError(
-                f"relay: cannot listen on {HOST}:{self._port}: {error.strerror}; choose another"
+                f"relay: cannot listen on {self._host}:{self._port}: {error.strerror}; choose another"
             ) from error
         if self._shape.state != "cut":
             await self._listen()
@@ -151,7 +153,7 @@ class Relay:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((HOST, self._port))
+            listener.bind((self._host, self._port))
         except OSError:
             listener.close()
             raise

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -67,28 +68,35 @@ def main(
         gc.disable()
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, -10)
-        asyncio.run(_Session(relay, end_with_parent).run())
+        asyncio.run(Session(relay, _answer, end_with_parent=end_with_parent).run())
     except WanspecError as error:
         _answer(event="failed", problem=str(error))
         raise click.ClickException(str(error)) from error
 
 
-class _Session:
+class Session:
     """A relay and its control lines."""
 
-    def __init__(self, relay: Relay, end_with_parent: bool) -> None:
+    def __init__(self, relay: Relay, answer: Callable[..., None], *, end_with_parent: bool = False) -> None:
+        """``answer`` is called with the fields of each answer; the module's text has them."""
         self._relay = relay
+        self._answer = answer
         self._end_with_parent = end_with_parent
         self._parent = os.getppid()
         self._pending = b""
         self._done = asyncio.Event()
 
     async def run(self) -> None:
+        """Relay until a signal, ``stop`` or the end of the parent.
+
+        Raises:
+            ServerError: the port is taken, or the address is none of this machine.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._done.set)
         await self._relay.start()
-        _answer(event="listening", port=self._relay.port)
+        self._answer(event="listening", port=self._relay.port)
         with contextlib.suppress(OSError):  # a regular file cannot be waited for
             loop.add_reader(0, self._read)
         try:
@@ -97,7 +105,7 @@ class _Session:
             loop.remove_reader(0)
             stats = self._relay.stats()
             await self._relay.stop()
-            _answer(event="stats", stats=stats.as_dict())
+            self._answer(event="stats", stats=stats.as_dict())
 
     async def _wait_for_the_end(self) -> None:
         while not self._done.is_set():
@@ -120,14 +128,14 @@ class _Session:
         if line == "stop":
             self._done.set()
         elif line == "stats":
-            _answer(event="stats", stats=self._relay.stats().as_dict())
+            self._answer(event="stats", stats=self._relay.stats().as_dict())
         elif line:
             try:
                 self._relay.apply(_parsed("line", line, dict))
             except ConfigError as error:
-                _answer(event="error", problem=str(error))
+                self._answer(event="error", problem=str(error))
             else:
-                _answer(event="set")
+                self._answer(event="set")
 
 
 def _parsed(field: str, text: str, kind: type) -> Any:

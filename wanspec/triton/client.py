@@ -19,6 +19,7 @@ from wanspec.errors import (
     ServerError,
     UnavailableError,
 )
+from wanspec.network.tls import Tls, explained
 from wanspec.triton.client_answer import Answer, Piece, text_of
 from wanspec.triton.connection import Connection
 from wanspec.triton.endpoint import INPUTS
@@ -39,12 +40,12 @@ Prompt: TypeAlias = str | bytes | Sequence[int] | Sequence[Mapping[str, str]]
 class Pending:
     """A request under way, on a stream of its own: iterate for its pieces, then read ``answer``."""
 
-    def __init__(self, url: str, model: str, inputs: list[Any], timeout_s: float) -> None:
+    def __init__(self, url: str, model: str, inputs: list[Any], timeout_s: float, credentials: Any = None) -> None:
         self.answer = Answer()
         self._url = url
         self._timeout_s = timeout_s
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._client = Connection(url)
+        self._client = Connection(url, credentials)
         self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
         try:
             self._client.async_stream_infer(model, inputs)
@@ -99,9 +100,14 @@ class Pending:
 class WanspecClient:
     """Asks one endpoint. From any thread."""
 
-    def __init__(self, url: str, *, model: str = MODEL, timeout_s: float = TIMEOUT_S) -> None:
-        """``url``: ``host:port`` of gRPC. ``timeout_s``: longest silence of a request under way."""
+    def __init__(self, url: str, *, model: str = MODEL, timeout_s: float = TIMEOUT_S, tls: Tls | None = None) -> None:
+        """``url``: ``host:port`` of gRPC. ``timeout_s``: longest silence of a request under way. ``tls``: or plaintext.
+
+        Raises:
+            ConfigError: a file of ``tls`` cannot be used.
+        """
         self._url = url
+        self._credentials = tls.credentials() if tls is not None else None
         self._model = model
         self._timeout_s = timeout_s
 
@@ -172,7 +178,7 @@ class WanspecClient:
         for name, words in (("stop_words", stop_words), ("bad_words", bad_words)):
             if words:
                 inputs.append(_input(name, "BYTES", *(word.encode() for word in words)))
-        return Pending(self._url, self._model, inputs, self._timeout_s)
+        return Pending(self._url, self._model, inputs, self._timeout_s, self._credentials)
 
     def parameters(self) -> dict[str, str]:
         """Return the endpoint's own settings.
@@ -186,7 +192,7 @@ class WanspecClient:
 
     def ready(self) -> bool:
         """Whether the endpoint can be reached and serves the model."""
-        client = Connection(self._url)
+        client = Connection(self._url, self._credentials)
         try:
             return bool(client.is_model_ready(self._model, client_timeout=_PROBE_S))
         except InferenceServerException:
@@ -206,7 +212,8 @@ class WanspecClient:
     def control(self, changes: Mapping[str, Any] | None = None, token: str = "") -> dict[str, Any]:
         """Set switches (``docs/operations.md``), or none; return the state. Raises as :class:`Pending` does."""
         given = {**(changes or {}), **({"token": token} if token else {})}
-        pending = Pending(self._url, self._model, [_input("control", "BYTES", json.dumps(given).encode())], _PROBE_S)
+        inputs = [_input("control", "BYTES", json.dumps(given).encode())]
+        pending = Pending(self._url, self._model, inputs, _PROBE_S, self._credentials)
         try:
             state: dict[str, Any] = json.loads(text_of(pending.take(), "state"))
             return state
@@ -214,17 +221,17 @@ class WanspecClient:
             pending.cancel()
 
     def _probe(self, call: Callable[[Connection], Any]) -> Any:
-        client = Connection(self._url)
+        client = Connection(self._url, self._credentials)
         try:
             return call(client)
         except InferenceServerException as error:
-            raise ServerError(f"{self._url}: {error.message()}") from error
+            raise ServerError(f"{self._url}: {explained(str(error.message()))}") from error
         finally:
             client.close()
 
 
 def _as_error(url: str, error: InferenceServerException) -> Exception:
-    message = str(error.message())
+    message = explained(str(error.message()))
     name, _, problem = message.partition(": ")
     if name == BusyError.CODE:
         return BusyError(problem)

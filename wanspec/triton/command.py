@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanspec.network.tls import SERVER_FILES
 from wanspec.triton.binaries import TritonBinaries
 
 HOST = "127.0.0.1"
@@ -35,6 +36,19 @@ class Ports:
     grpc: int
     http: int
     metrics: int
+
+
+def tls_flags(folder: Path | None) -> list[str]:
+    """gRPC with TLS that asks clients for certificates, by the ``SERVER_FILES`` of a folder; plaintext where None."""
+    if folder is None:
+        return []
+    certificate, key, authority = (folder / name for name in SERVER_FILES)
+    return [
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-server-cert={certificate}",
+        f"--grpc-server-key={key}",
+        f"--grpc-root-cert={authority}",
+    ]
 
 
 def server_command(

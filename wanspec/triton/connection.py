@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import tritonclient.grpc as triton
 
 
@@ -12,6 +13,10 @@ class Connection(triton.InferenceServerClient):  # type: ignore[misc]  # tritonc
 
     _channel: Any = None
     _stream: Any = None
+
+    def __init__(self, url: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        """``url``: ``host:port`` of gRPC. ``credentials``: of TLS; plaintext where None."""
+        super().__init__(url, creds=credentials)
 
     def close(self) -> None:
         """Close; a request still under way is cancelled, not waited for."""

@@ -14,6 +14,8 @@ from wanspec.errors import ServerError
 from wanspec.models import check_pair
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
+from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, check_folder
+from wanspec.triton.command import tls_flags
 from wanspec.triton.readiness import Progress
 from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
 from wanspec.triton.server import STOP_TIMEOUT_S, TritonServer
@@ -76,11 +78,17 @@ class Deployment:
             ModelError: target and draft do not share a tokenizer, or a folder is incomplete.
             ConfigError: a setting cannot work.
         """
+        if settings.regions.worker_tls:
+            check_folder(Path(settings.regions.worker_tls), (*SERVER_FILES, *CLIENT_FILES[:2]), "worker_tls")
         check_pair(settings.regions.target_dir, settings.regions.draft_dir)
         controller_repository(settings.regions, "")  # what cannot work is told before anything starts
-        self.settings = settings
+        self.settings, tls = settings, settings.regions.worker_tls
         self.worker = TritonServer(
-            worker_repository(settings.regions), name="worker", log_dir=settings.log_dir, env=settings.env
+            worker_repository(settings.regions),
+            name="worker",
+            log_dir=settings.log_dir,
+            env=settings.env,
+            extra_args=tls_flags(Path(tls)) if tls else (),
         )
         self.controller: TritonServer
         self.relay: RelayProcess

@@ -6,18 +6,19 @@ Not run on a GPU by this project. What TensorRT-LLM's engines need is as its own
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanspec.errors import ConfigError
-from wanspec.triton.command import MODEL_FLAGS, PING_FLAGS
+from wanspec.triton.binaries import INSTALLED, find_binaries, prepare_backends, server_environment
+from wanspec.triton.command import MODEL_FLAGS, PING_FLAGS, tls_flags
 from wanspec.triton.engine_pair import EnginePair
 
 MIB = 1 << 20
-CERTIFICATES = ("server.crt", "server.key", "ca.crt")
-"""Files in the folder of certificates: of the server, its key, and of the authority that clients' are signed by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,19 @@ class ServerSettings:
     Attributes:
         models: the model repository.
         executable: tritonserver.
+        backends: folder of its backends; where the executable expects them if None.
+        env: that the executable needs.
         service: name in traces, and prefix of shared memory.
         grpc_port, http_port, metrics_port: where it listens.
         address: of gRPC and metrics, and of HTTP without TLS; with TLS, HTTP, which has none, is on 127.0.0.1.
-        tls: folder with ``CERTIFICATES``, for gRPC with client certificates; None for plaintext.
+        tls: folder with ``SERVER_FILES``, for gRPC with client certificates; None for plaintext.
         trace_url: OTLP/HTTP endpoint for traces; empty for none.
         trace_rate: one of so many requests is traced; 0: those only whose caller traces.
         shm_bytes: shared memory of a python model at its start, and how much it grows by.
     """
 
     models: Path
-    executable: str = "/opt/tritonserver/bin/tritonserver"
+    executable: str = str(INSTALLED / "bin" / "tritonserver")
     service: str = "wanspec"
     grpc_port: int = 8001
     http_port: int = 8000
@@ -47,6 +50,8 @@ class ServerSettings:
     trace_url: str = ""
     trace_rate: int = 0
     shm_bytes: int = 4 * MIB
+    backends: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,22 @@ def plain(settings: ServerSettings) -> Launch:
     Raises:
         ConfigError: the settings cannot work.
     """
-    return Launch((settings.executable, *_flags(settings, 0)))
+    return Launch((settings.executable, *_flags(settings, 0)), settings.env)
+
+
+def installed_here(settings: ServerSettings, folder: Path) -> ServerSettings:
+    """Serve by the Triton that this Python has, with what it needs made in ``folder``, which must stay.
+
+    Raises:
+        ServerError: there is none, or it is not usable with this Python.
+    """
+    binaries = find_binaries()
+    backends = prepare_backends(binaries, folder)
+    environment = server_environment(binaries, folder, {})
+    env = {name: environment[name] for name in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+    # The interpreter in the python backend's processes finds its packages by the first python3 of PATH.
+    env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.defpath))
+    return replace(settings, executable=str(binaries.executable), backends=backends, env=env)
 
 
 def with_engines(settings: ServerSettings, pair: EnginePair, gpus: Sequence[int]) -> Launch:
@@ -118,13 +138,14 @@ def container_shm_bytes(settings: ServerSettings, models: int, requests: int) ->
 def _flags(settings: ServerSettings, rank: int) -> list[str]:
     return [
         f"--model-repository={settings.models}",
+        *([f"--backend-directory={settings.backends}"] if settings.backends is not None else []),
         *_ports(settings),
         f"--grpc-address={settings.address}",
         f"--http-address={'127.0.0.1' if settings.tls else settings.address}",
         f"--metrics-address={settings.address}",
         *_python(settings, rank),
         *PING_FLAGS,
-        *_tls(settings.tls),
+        *tls_flags(settings.tls),
         *_tracing(settings),
         "--metrics-config=histogram_latencies=true",
         "--log-verbose=0",
@@ -156,18 +177,6 @@ def _python(settings: ServerSettings, rank: int) -> list[str]:
         f"--backend-config=python,shm-region-prefix-name={settings.service}{rank}_",
         f"--backend-config=python,shm-default-byte-size={settings.shm_bytes}",
         f"--backend-config=python,shm-growth-byte-size={settings.shm_bytes}",
-    ]
-
-
-def _tls(folder: Path | None) -> list[str]:
-    if folder is None:
-        return []
-    certificate, key, authority = (folder / name for name in CERTIFICATES)
-    return [
-        "--grpc-use-ssl-mutual=true",
-        f"--grpc-server-cert={certificate}",
-        f"--grpc-server-key={key}",
-        f"--grpc-root-cert={authority}",
     ]
 
 

@@ -12,12 +12,15 @@ from wanspec.engines.config import EngineConfig
 from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, find_costs
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
+from wanspec.network.tls import tls_in
 from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
 
 MAX_BATCH_SIZE = 64
 DEFAULT_STREAMS, MOST_STREAMS = 1, 16
 DEFAULT_LEAVES = 64
+WORKER_TLS = ("worker_tls_ca", "worker_tls_cert", "worker_tls_key")
+"""Parameters of the model ``wanspec``: PEM files for the links to workers, all empty for plaintext."""
 _CALLERS = ("wanspec", compatibility.ENSEMBLE)
 
 
@@ -69,6 +72,7 @@ class RegionSettings:
         event_log: file that receives the controller's event log; empty for none.
         compat: name the engines' models as NVIDIA's clients do, and serve the other models that these call.
         decoupled: the engines' models may answer in pieces, and then take streams only.
+        worker_tls: folder with ``wanspec.network.tls.CLIENT_FILES`` for mutual TLS with the worker; empty: plaintext.
         streams: TCP connections between controller and worker; a sequence stays on one.
         max_leaves: most leaves in one pass of the worker, of all sequences.
         shared_gpu: folder that stands for one GPU of target and local draft; empty: each has its own.
@@ -98,6 +102,7 @@ class RegionSettings:
     event_log: str = ""
     compat: bool = False
     decoupled: bool = False
+    worker_tls: str = ""
     streams: int = DEFAULT_STREAMS
     max_leaves: int = DEFAULT_LEAVES
     shared_gpu: str = ""
@@ -133,6 +138,7 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "engines_decoupled": settings.decoupled,
         "worker_urls": worker_urls,
         "worker_streams": settings.streams,
+        **_worker_tls(settings),
         "auth_token_file": settings.auth_token_file,
         "context": context,
         "max_sequences": settings.max_sequences,
@@ -242,6 +248,13 @@ def _context(settings: RegionSettings) -> int:
             f"{settings.target_dir.name}); give at most {limit}, or leave it out",
         )
     return settings.context
+
+
+def _worker_tls(settings: RegionSettings) -> dict[str, Value]:
+    if not settings.worker_tls:
+        return dict.fromkeys(WORKER_TLS, "")
+    tls = tls_in(Path(settings.worker_tls), WORKER_TLS)
+    return dict(zip(WORKER_TLS, map(str, (tls.ca, tls.certificate, tls.key)), strict=True))
 
 
 def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_draft_len: int) -> dict[str, Value]:

@@ -26,6 +26,7 @@ from wanspec.engines.stored_costs import costs_or_none, describe_model
 from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
+from wanspec.network.tls import tls_of
 from wanspec.triton import tensorrt_llm
 from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
@@ -34,6 +35,7 @@ from wanspec.triton.control import CONTROL, STATE, read_control
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.endpoint import INPUTS, Asked, Defaults, read_request
 from wanspec.triton.parameters import Parameters
+from wanspec.triton.regions import WORKER_TLS
 from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.text import TextCodec
@@ -45,6 +47,7 @@ except ImportError:  # outside Triton's stub; only what runs inside it calls
 
 logger = logging.getLogger(__name__)
 
+_CA, _CERTIFICATE, _KEY = (f"wanspec: parameters.{name}" for name in WORKER_TLS)
 _CODES = {"refused": "INVALID_ARG", "busy": "UNAVAILABLE"}
 """Of Triton's errors, by the reason of an end."""
 
@@ -66,9 +69,10 @@ class TritonPythonModel:
             check_pair(target, draft)
         mine = fingerprint(target)
         self._codec = TextCodec(target)
+        links = _links(parameters)
         config = ControllerConfig(
             Fingerprint(mine.tokenizer, mine.vocab_size, target.name),
-            links=len(_links(parameters)),
+            links=len(links),
             streams=_streams(parameters),
             auth_token=read_token(parameters.text("auth_token_file", "")),
             context=parameters.whole("context", minimum=2),
@@ -94,7 +98,7 @@ class TritonPythonModel:
         self._body = ControllerBody(
             config,
             engines,
-            _links(parameters),
+            links,
             control=Control(policy=self._defaults.policy, parameters=self._defaults.parameters or {}),
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
@@ -210,7 +214,10 @@ def _streams(parameters: Parameters) -> int:
 
 def _links(parameters: Parameters) -> list[LinkTarget]:
     urls = [url.strip() for url in parameters.text("worker_urls", "").split(",") if url.strip()]
-    return [LinkTarget(url) for url in urls for _ in range(_streams(parameters))]
+    ca, certificate, key = (parameters.text(name, "") for name in WORKER_TLS)
+    tls = tls_of(ca, certificate, key, (_CA, _CERTIFICATE, _KEY))
+    credentials = tls.credentials() if tls is not None and urls else None
+    return [LinkTarget(url, credentials=credentials) for url in urls for _ in range(_streams(parameters))]
 
 
 def _costs(parameters: Parameters, name: str, role: str, model_dir: str) -> CostModel | None:

@@ -78,7 +78,7 @@ class Client:
 def talk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Client]]:
     def talk(said: str | bytes, *arguments: str, template: bool = True, **environment: str) -> tuple[Result, Client]:
         client = Client(template=template)
-        monkeypatch.setattr("wanspec.cli.chat.WanspecClient", lambda url: client)
+        monkeypatch.setattr("wanspec.cli.chat.WanspecClient", lambda url, tls: client)
         return CliRunner().invoke(cli, ["chat", *arguments], input=said, env=environment), client
 
     return talk

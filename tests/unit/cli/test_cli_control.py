@@ -47,7 +47,7 @@ class Endpoint:
     sent: list[tuple[Mapping[str, Any], str]]
     problem: Exception | None = None
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: object = None) -> None:
         self.url = url
 
     def parameters(self) -> dict[str, str]:

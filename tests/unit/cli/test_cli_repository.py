@@ -11,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from tests.unit.triton.engine_pairs import engine_pair
 from wanspec.cli.group import cli
+from wanspec.network.tls import CLIENT_FILES, SERVER_FILES
+from wanspec.triton.binaries import find_binaries
+from wanspec.triton.regions import WORKER_TLS
 from wanspec.triton.repository import models_of
 
 PAIR = ("--target", "small-target", "--draft", "small-draft")
@@ -69,7 +72,7 @@ def test_a_worker_drafts_with_pytorch_and_says_so(render, engines, tmp_path):
     assert 'key: "device" value { string_value: "cuda" }' in text
     assert 'key: "dtype" value { string_value: "bfloat16" }' in text
     assert "its draft engine over TensorRT-LLM is not there yet" in result.output
-    assert "The link from the controller to a worker is plaintext" in result.output
+    assert "The link is plaintext: --tls of the worker and --worker-tls of the controller" in result.output
     assert "mpirun" not in result.output
 
 
@@ -80,6 +83,34 @@ def test_the_cpu_profile(render, tmp_path):
     assert 'string_value: "cpu"' in (tmp_path / "out" / "models" / "wanspec_worker" / "config.pbtxt").read_text()
 
 
+def test_mutual_tls_between_regions(render, tmp_path):
+    for name in (*SERVER_FILES, *CLIENT_FILES):
+        (tmp_path / name).write_text("")
+    certificates = str(tmp_path)
+    result = render("cpu", "controller", *PAIR, "--worker-url", "w:8001", "--worker-tls", certificates)
+    assert result.exit_code == 0, result.output
+    assert "plaintext" not in result.output
+    text = (tmp_path / "out" / "models" / "wanspec" / "config.pbtxt").read_text()
+    for name, file in zip(WORKER_TLS, ("ca.crt", "client.crt", "client.key"), strict=True):
+        assert f'key: "{name}" value {{ string_value: "{tmp_path / file}" }}' in text
+
+
+def test_links_are_plaintext_unless_asked_for(render, tmp_path):
+    result = render("cpu", "controller", *PAIR, "--worker-url", "w:8001")
+    assert "The link is plaintext" in result.output
+    text = (tmp_path / "out" / "models" / "wanspec" / "config.pbtxt").read_text()
+    assert 'key: "worker_tls_ca" value { string_value: "" }' in text
+
+
+def test_the_cpu_profile_is_served_by_the_triton_that_is_installed(render, tmp_path):
+    launch = json.loads(render("cpu", "worker", *PAIR, "--json").stdout)["launch"]
+    assert launch["argv"][0] == str(find_binaries().executable)
+    backends = tmp_path / "out" / "triton" / "backends"
+    assert f"--backend-directory={backends}" in launch["argv"]
+    assert (backends / "python").is_dir()
+    assert launch["env"].keys() == {"LD_LIBRARY_PATH", "PATH", "PYTHONPATH"}
+
+
 @pytest.mark.parametrize(
     ("profile", "more", "problem"),
     [
@@ -87,6 +118,7 @@ def test_the_cpu_profile(render, tmp_path):
         ("cpu", ("--engines", "x", *PAIR), "--engines goes with --profile tensorrt-llm"),
         ("tensorrt-llm", ("--engines", "nowhere"), "--engines: cannot read nowhere"),
         ("cpu", (*PAIR, "--tls", "nowhere"), "--tls: nowhere lacks server.crt, server.key, ca.crt"),
+        ("cpu", (*PAIR, "--worker-tls", "nowhere"), "--worker-tls: nowhere lacks client.crt, client.key, ca.crt"),
         ("cpu", (*PAIR, "--http-port", "8001"), "--grpc-port: gRPC, HTTP and metrics need three ports"),
         ("tensorrt-llm", ("--target-gpus", "0,x"), "'0,x' is not numbers of GPUs"),
     ],

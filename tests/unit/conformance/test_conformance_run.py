@@ -154,7 +154,7 @@ def test_a_report_is_json_and_text() -> None:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list:
     made: list = []
 
-    def connect(protocol, url, model, parameters=None):
+    def connect(protocol, url, model, parameters=None, tls=None):
         made.append((protocol, url, model, Counting()))
         return made[-1][-1]
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from wanspec.errors import ConfigError
 from wanspec.models import resolve
-from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
+from wanspec.network.tls import CLIENT_FILES, SERVER_FILES
+from wanspec.triton.command import tls_flags
+from wanspec.triton.deployment import Deployment, DeploymentSettings
+from wanspec.triton.regions import (
+    WORKER_TLS,
+    RegionSettings,
+    controller_repository,
+    controller_stages,
+    worker_repository,
+)
 from wanspec.triton.repository import ModelRepository
 
 ROOT = Path(__file__).parents[3]
@@ -92,3 +103,20 @@ def test_the_documentation_lists_the_tensors(compat: dict[str, Any]) -> None:
         documented = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (?:`.*?`) \|", section, re.MULTILINE))))
         declared = {tensor.name for tensor in [*compat[model].input, *compat[model].output]}
         assert documented == declared, model
+
+
+def test_certificates_go_to_the_worker_and_to_the_links(tmp_path: Path) -> None:
+    settings = DeploymentSettings(replace(OWN, worker_tls=str(tmp_path)))
+    with pytest.raises(
+        ConfigError, match=r"worker_tls: .* lacks server.crt, server.key, ca.crt, client.crt, client.key"
+    ):
+        Deployment(settings)
+    for name in (*SERVER_FILES, *CLIENT_FILES):
+        (tmp_path / name).write_text("")
+    assert {*tls_flags(tmp_path)} <= {*Deployment(settings).worker._extra_args}
+    assert "--grpc-use-ssl-mutual=true" in tls_flags(tmp_path)
+    values = controller_repository(settings.regions, "host:1").values["wanspec"]
+    assert [values[name] for name in WORKER_TLS] == [
+        str(tmp_path / each) for each in ("ca.crt", "client.crt", "client.key")
+    ]
+    assert not any(controller_repository(OWN, "host:1").values["wanspec"][name] for name in WORKER_TLS)
