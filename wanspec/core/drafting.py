@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,15 @@ class DraftEngine(Protocol):
 
     def release(self, key: Hashable) -> None:
         """A sequence has ended: its KV cache may go, or serve one that begins alike; unknown keys are ignored."""
+        ...
+
+
+@runtime_checkable
+class ClosingEngine(Protocol):
+    """A draft engine that holds more than memory, and is to be told of the end."""
+
+    def close(self) -> None:
+        """Let go of everything."""
         ...
 
 
