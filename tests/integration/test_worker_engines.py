@@ -38,7 +38,7 @@ def with_double(repository: ModelRepository, folder: Path) -> ModelRepository:
 
 @pytest.fixture(scope="module")
 def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A worker on TensorRT-LLM's double behind the relay; another in the controller's server, with its draft's chain."""
+    """A worker on TensorRT-LLM's double, behind the relay, and one in the controller's server, by its draft's chain."""
     folder, draft, port = tmp_path_factory.mktemp("engines"), small_regions.draft_dir, free_port()
     columns = read_json(draft / "config.json")["vocab_size"]
     engine = write_engine(folder / "engine", draft, columns + 64, max_seq_len=512)
@@ -62,10 +62,7 @@ def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathF
     with pytest.MonkeyPatch.context() as patch:
         stages = ("target", "draft"), ("wanspec_worker", "wanspec")
         patch.setattr("wanspec.triton.deployment.controller_repository", with_chain)
-        patch.setattr(
-            "wanspec.triton.deployment.controller_stages",
-            lambda _: (("target", "draft"), ("wanspec_worker", "wanspec")),
-        )
+        patch.setattr("wanspec.triton.deployment.controller_stages", lambda _: stages)
         started.start()
     with started:
         yield started

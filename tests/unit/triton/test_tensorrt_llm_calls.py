@@ -25,6 +25,7 @@ from wanspec.models import resolve
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.tensorrt_llm import calls
 from wanspec.triton.tensorrt_llm.engines import BlsEngines
+from wanspec.triton.tensorrt_llm.inputs import bias_of
 
 PROMPT = np.array([40, 41, 42, 43, 44], dtype=np.int32)
 SAMPLED = Sampling(0.75, 0, 0.875, 7)
@@ -53,10 +54,15 @@ def verify(drafts: tuple[int, ...], sampling: Sampling = GREEDY, number: int = 1
     )
 
 
-def plain(model: TorchModel, count: int, sampling: Sampling = GREEDY, prompt: np.ndarray = PROMPT) -> list[int]:
+def plain(model: TorchModel, count: int, sampling: Sampling = GREEDY, options: GenerationOptions = PLAIN) -> list[int]:
     request = GenerationRequest(
-        prompt,
+        PROMPT,
         count,
+        bad_words=options.bad_words,
+        embedding_bias=bias_of(options, model.vocab_size) if options.logit_bias else None,
+        repetition_penalty=options.repetition_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
         temperature=sampling.temperature,
         runtime_top_k=sampling.top_k,
         runtime_top_p=sampling.top_p,
@@ -185,9 +191,8 @@ def test_drafts_change_nothing_where_the_controller_draws(body, bls, models, sam
     assert served(body, "local", sampling, options) == alone
     drafts = bls.sent("target", "draft_input_ids")
     assert len(drafts) > 5
-    if options is PLAIN:
-        # What our own engine draws by itself from the same logits; they are FP32 here.
-        assert alone == plain(models["target"], 40, sampling)
+    # What our own engine draws by itself, from the same logits: FP32 here, float64 there.
+    assert alone == plain(models["target"], 40, sampling, options)
     thresholds = {float(value.item()) for value in bls.sent("target", "draft_acceptance_threshold")}
     assert thresholds == {float(np.float32(1e-30))}
     if not sampling.greedy:
