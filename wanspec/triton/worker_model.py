@@ -17,11 +17,13 @@ from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.core.costs import UNMEASURED
 from wanspec.core.drafting import ClosingEngine, DraftEngine
 from wanspec.engines.config import EngineConfig
+from wanspec.engines.contract import EngineLoad, Loaded
 from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
+from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.regions import model_context
 from wanspec.triton.stub import prepare_stub, settle_memory
@@ -64,6 +66,7 @@ class TritonPythonModel:
         )
         self._body = WorkerBody(config, engine)
         self._body.start()
+        self._metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
@@ -80,6 +83,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
         if isinstance(self._engine, ClosingEngine):
             self._engine.close()
