@@ -24,6 +24,11 @@ UNTESTED = (
     "Not run on a GPU by this project: the commands follow TensorRT-LLM's sources, and are tested with stand-ins."
 )
 
+NOT_LOCAL = (
+    "local_draft is false: no engine of the draft is built. "
+    "A worker that drafts by TensorRT-LLM needs one: --only draft."
+)
+
 
 @click.command("build-engines", cls=JsonErrors)
 @click.argument("recipe", required=False)
@@ -35,7 +40,7 @@ UNTESTED = (
     help="Folder for engines, checkpoints, logs and fetched models.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Print every command and the estimate; run nothing.")
-@click.option("--only", type=click.Choice(("target", "draft")), help="Build one of the two.")
+@click.option("--only", type=click.Choice(("target", "draft")), help="Build one of the two; draft: for a worker.")
 @click.option(
     "--examples",
     type=click.Path(file_okay=False, path_type=Path),
@@ -85,17 +90,21 @@ def build_engines(recipe: str | None, **options: Any) -> None:
 def _plan(recipe: Any, options: dict[str, Any]) -> tuple[Plan, list[str]]:
     """Plan by what the models' own files say where both are here, else by the recipe's shapes."""
     from build_engines import pair
-    from build_engines.plan import ROLES, Layout, make_plan, recipe_shapes
+    from build_engines.plan import ROLES, Layout, make_plan, recipe_shapes, roles_of
 
     layout = Layout(options["output"].absolute(), options["examples"], options["python"])
-    roles = (options["only"],) if options["only"] else ROLES
-    folders = [layout.model(role, recipe.section(role)) for role in ROLES]
-    if all((folder / "config.json").is_file() for folder in folders):
-        checked = pair.check(recipe, *folders)
-        return make_plan(recipe, layout, checked.shapes, roles), list(checked.notes)
-    for role, folder in zip(ROLES, folders, strict=True):
-        _check_there(role, recipe.section(role).model, folder)
-    notes = ["the pair is checked once both models are here; the estimate is of the recipe's shapes"]
+    roles = roles_of(recipe, options["only"])
+    folders = {role: layout.model(role, recipe.section(role)) for role in ROLES}
+    notes = [] if "draft" in roles or options["only"] else [NOT_LOCAL]
+    if all((folder / "config.json").is_file() for folder in folders.values()):
+        checked = pair.check(recipe, *folders.values())
+        return make_plan(recipe, layout, checked.shapes, roles), [*checked.notes, *notes]
+    for role in (*roles, "draft"):
+        _check_there(role, recipe.section(role).model, folders[role])
+    if "target" in roles:
+        notes.append("the pair is checked once both models are here; the estimate is of the recipe's shapes")
+    else:
+        notes.append("the target is not fetched: whether the draft fits it is checked where both are")
     return make_plan(recipe, layout, recipe_shapes(recipe), roles), notes
 
 
@@ -113,7 +122,6 @@ def _build(console: Console, plan: Plan, options: dict[str, Any]) -> None:
     from build_engines.run import Builder
 
     versions = machine.check(plan)
-    roles = tuple(dict.fromkeys(step.name.partition(".")[0] for step in plan.steps if step.argv))
     console.print(UNTESTED, style="yellow")
     with ModelProgress(make_console(stderr=True)) as progress:
         builder = Builder(
@@ -124,7 +132,7 @@ def _build(console: Console, plan: Plan, options: dict[str, Any]) -> None:
             again=options["again"],
         )
         outcomes = []
-        for outcome in builder.run(lambda checked: make_plan(plan.recipe, plan.layout, checked.shapes, roles)):
+        for outcome in builder.run(lambda checked: make_plan(plan.recipe, plan.layout, checked.shapes, plan.roles)):
             outcomes.append(outcome)
             console.print(_told(outcome), soft_wrap=True, markup=False)
     for note in builder.notes:

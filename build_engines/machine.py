@@ -29,7 +29,7 @@ def check(plan: Plan) -> Versions:
     check_folder(plan.layout.output)
     versions = _versions(plan)
     _check_tools(plan)
-    gpus.check_installed(plan.recipe.gpu.kind, plan.recipe.gpu.count)
+    gpus.check_installed(plan.recipe.gpu.kind, plan.gpus)
     return versions
 
 

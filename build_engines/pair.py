@@ -9,7 +9,7 @@ from typing import Any
 from build_engines.recipe import MODEL_TYPES, Recipe, Shape
 from wanspec.errors import ConfigError, ModelError
 from wanspec.models import check_pair, fingerprint
-from wanspec.models.folders import read_json
+from wanspec.models.folders import check_folder, read_json
 
 SPECIAL_TOKENS = ("bos_token", "eos_token")
 
@@ -43,6 +43,20 @@ def check(recipe: Recipe, target: Path, draft: Path) -> CheckedPair:
             raise ConfigError("chat_template", "the target's and the draft's differ; `warn` allows it")
         notes.append("the chat templates differ: the target's is used for both, the draft sees token ids only")
     return CheckedPair(shapes, tuple(notes))
+
+
+def check_draft(recipe: Recipe, draft: Path) -> CheckedPair:
+    """Compare the draft's folder with its section of the recipe, where the target is not here.
+
+    Raises:
+        ModelError: the folder is incomplete.
+        ConfigError: it is not what the recipe says, or the recipe does not state the target's shape.
+    """
+    if recipe.target.shape is None:
+        raise ConfigError("target.shape", "is needed for the estimate: the target is not here")
+    check_folder(draft)
+    shapes = {"target": recipe.target.shape, "draft": _checked_shape(recipe, "draft", draft)}
+    return CheckedPair(shapes, ("the target is not here: whether the draft fits it was not checked",))
 
 
 def read_shape(folder: Path) -> Shape:

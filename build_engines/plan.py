@@ -70,13 +70,26 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in order, what they lead to, and what the engines are estimated to need."""
+    """Steps in order, what they lead to, and what the engines are estimated to need. ``roles``: of those built."""
 
     recipe: Recipe
     layout: Layout
     steps: tuple[Step, ...]
     engines: EnginePair
     estimates: Mapping[str, memory.Estimate]
+    roles: tuple[str, ...]
+
+    @property
+    def gpus(self) -> int:
+        """How many this machine needs: the draft alone, its own."""
+        return self.recipe.gpu.count if "target" in self.roles else self.recipe.draft.tensor_parallel
+
+
+def roles_of(recipe: Recipe, only: str | None) -> tuple[str, ...]:
+    """The engines to build: ``only`` one, or those that the controller's server loads."""
+    if only is not None:
+        return (only,)
+    return ROLES if recipe.local_draft else ("target",)
 
 
 def make_plan(recipe: Recipe, layout: Layout, shapes: Mapping[str, Shape], roles: tuple[str, ...] = ROLES) -> Plan:
@@ -95,8 +108,9 @@ def make_plan(recipe: Recipe, layout: Layout, shapes: Mapping[str, Shape], roles
     tokens = memory.share(recipe, estimates["target"], estimates["draft"])
     for role in roles:
         _check_calibration(recipe, role, shapes[role])
-    # The pair is checked whichever engine is built.
-    steps = [step for role in ROLES for step in _fetch(recipe, layout, role, shapes[role])]
+    # The draft is small, and the pair is checked by it; a target is not fetched for that alone.
+    fetched = [role for role in ROLES if role in (*roles, "draft")]
+    steps = [step for role in fetched for step in _fetch(recipe, layout, role, shapes[role])]
     steps += [step for role in roles for step in _steps(recipe, layout, role, shapes[role])]
     engines = {role: _engine(recipe, layout, role, shapes[role], estimates[role], tokens[role]) for role in ROLES}
     pair = EnginePair(
@@ -108,7 +122,7 @@ def make_plan(recipe: Recipe, layout: Layout, shapes: Mapping[str, Shape], roles
         local_draft=recipe.local_draft,
         **engines,
     )
-    return Plan(recipe, layout, tuple(steps), pair, estimates)
+    return Plan(recipe, layout, tuple(steps), pair, estimates, roles)
 
 
 def recipe_shapes(recipe: Recipe) -> dict[str, Shape]:

@@ -90,7 +90,10 @@ class Builder:
     def _check_pair(self) -> pair.CheckedPair:
         recipe, layout = self._plan.recipe, self._plan.layout
         self._progress("checking the pair", None)
-        return pair.check(recipe, layout.model("target", recipe.target), layout.model("draft", recipe.draft))
+        target, draft = layout.model("target", recipe.target), layout.model("draft", recipe.draft)
+        if "target" not in self._plan.roles and not (target / "config.json").is_file():
+            return pair.check_draft(recipe, draft)
+        return pair.check(recipe, target, draft)
 
     def _do(self, step: Step, number: int) -> Outcome:
         inputs = step_inputs(step, self._versions)

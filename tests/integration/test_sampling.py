@@ -26,11 +26,11 @@ from wanspec.engines.kv_cache import KVBuffer
 from wanspec.engines.segments import append_segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.errors import InvalidRequestError, ServerError
-from wanspec.triton.choice_inputs import word_lists
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import RegionSettings
 from wanspec.triton.request_options import REFUSED
+from wanspec.triton.tensorrt_llm.inputs import word_lists
 
 TOKENS = 20
 AT_ONCE = 16

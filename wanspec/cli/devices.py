@@ -18,19 +18,29 @@ def check_device(option: str, device: str) -> None:
     Raises:
         ConfigError: no such name, PyTorch has no CUDA, or there is no such GPU. ``option`` is its field.
     """
-    matched = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if matched is None:
-        raise ConfigError(option, f"{device!r} is not a device; use cpu, cuda or cuda:N, N from 0")
-    if device == "cpu":
+    number = device_number(option, device)
+    if number is None:
         return
     if torch_cuda() == "":
         raise ConfigError(
             option, f"{device} needs a CUDA build of PyTorch and this is the CPU build; install that one, or use cpu"
         )
-    index, count = int(matched[1] or 0), gpu_count()
+    index, count = number, gpu_count()
     if index >= count:
         found = f"{count} GPUs (cuda:0 to cuda:{count - 1})" if count else "no NVIDIA GPU"
         raise ConfigError(option, f"{device} is not there: the driver shows {found}; see `wanspec doctor`, or use cpu")
+
+
+def device_number(option: str, device: str) -> int | None:
+    """Number of the GPU that a device's name means, whether it is here or not; None for the CPU.
+
+    Raises:
+        ConfigError: it is no name of a device. ``option`` is its field.
+    """
+    matched = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if matched is None:
+        raise ConfigError(option, f"{device!r} is not a device; use cpu, cuda or cuda:N, N from 0")
+    return None if device == "cpu" else int(matched[1] or 0)
 
 
 def torch_cuda() -> str | None:

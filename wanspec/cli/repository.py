@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
+from wanspec.cli.endpoint import EndpointType
 from wanspec.cli.progress import ModelProgress
-from wanspec.cli.regions import choose_models
+from wanspec.cli.regions import choose_models, model_names
 from wanspec.cli.render import make_console
+from wanspec.cli.worker_region import DRAFT_ENGINES, check_region, worker_settings
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.policies import POLICIES
 from wanspec.engines.config import Dtype
@@ -21,6 +23,7 @@ from wanspec.models import check_pair, resolve
 from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, check_folder
 from wanspec.triton.launch import Launch, ServerSettings, container_shm_bytes, installed_here, plain
 from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
+from wanspec.triton.worker_draft import CHAIN_MODEL
 
 if TYPE_CHECKING:
     from wanspec.triton.engine_pair import EnginePair
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 PROFILES, REGIONS = ("cpu", "tensorrt-llm"), ("controller", "worker")
 UNTESTED = "Not run on a GPU by this project."
 PLAINTEXT = "The link is plaintext: --tls of the worker and --worker-tls of the controller make it mutual TLS."
-TORCH_WORKER = "The worker drafts with PyTorch on CUDA: its draft engine over TensorRT-LLM is not there yet."
+EXPERIMENT = "Sampling by returned logits is an experiment: docs/sampling.md has its cost."
+SAMPLING = ("coupled", "tensorrt_llm", "logits")
 _REQUESTS = 64
 _SERVER = ServerSettings(Path())
 
@@ -65,7 +69,7 @@ class GpuList(click.ParamType[tuple[int, ...]]):
 )
 @click.option("--target", metavar="MODEL", help="Folder, name or hub id; default: the one of --engines, or of smollm2.")
 @click.option("--draft", metavar="MODEL", help="The same of the draft.")
-@click.option("--worker-url", "worker_urls", multiple=True, metavar="HOST:PORT", help="A worker's gRPC; repeatable.")
+@click.option("--worker-url", "worker_urls", multiple=True, type=EndpointType(), help="A worker's gRPC; repeatable.")
 @click.option(
     "--worker-tls",
     type=click.Path(file_okay=False, path_type=Path),
@@ -74,8 +78,14 @@ class GpuList(click.ParamType[tuple[int, ...]]):
 @click.option("--policy", type=click.Choice(list(POLICIES)), default=DEFAULT_POLICY, show_default=True)
 @click.option("--auth-token-file", type=click.Path(dir_okay=False, path_type=Path), help="Shown to workers.")
 @click.option("--target-gpus", type=GpuList(), default=(), help="Default: the first ones.")
-@click.option("--draft-gpus", type=GpuList(), default=(), help="Of the local draft; default: the target's first.")
-@click.option("--device", help="Of the worker's PyTorch; default: cuda, or cpu with --profile cpu.")
+@click.option("--draft-gpus", type=GpuList(), default=(), help="Of the draft's engine; default: the target's first.")
+@click.option("--sampling", type=click.Choice(SAMPLING), help="Above temperature 0; logits is an experiment.")
+@click.option(
+    "--draft-engine",
+    type=click.Choice(list(DRAFT_ENGINES)),
+    help="Of the worker: PyTorch (default), TensorRT-LLM in its process, or a chain of a model beside it.",
+)
+@click.option("--device", help="Of PyTorch: cpu, cuda, cuda:N; default: cuda, or cpu with --profile cpu.")
 @click.option("--dtype", type=click.Choice(get_args(Dtype)), help="The same; default: bfloat16, or float32 for cpu.")
 @click.option(
     "--tritonserver",
@@ -113,6 +123,7 @@ def render(**options: Any) -> None:
     \b
     Examples:
       wanspec render --profile tensorrt-llm --region worker --engines /engines --output ./w
+      wanspec render --profile tensorrt-llm --region worker --draft-engine tensorrt-llm --engines /engines --output ./w
       wanspec render --profile tensorrt-llm --region controller --engines /engines --worker-url w:8001 --output ./c
       wanspec render --profile cpu --region controller --worker-url 10.0.0.2:8001 --output ./c
       wanspec render --profile cpu --region worker --tls /certs --output ./w
@@ -143,20 +154,40 @@ class Rendered:
 
 
 def _rendered(options: dict[str, Any]) -> Rendered:
+    check_region(options)
     pair = _pair(options)
     settings, server = _regions(options, pair), _server(options)
     urls = ",".join(options["worker_urls"])
     secured = options["tls"] if options["region"] == "worker" else options["worker_tls"] or not urls
     notes = [] if secured else [PLAINTEXT]
+    notes += [EXPERIMENT] if settings.sampling == "logits" else []
     if options["region"] == "worker":
-        repository = worker_repository(settings)
-        notes += [TORCH_WORKER, UNTESTED] if pair else []
-        return Rendered(repository, plain(server), (), container_shm_bytes(server, 1, 0), tuple(notes))
+        return _worker(options, pair, settings, server, notes)
     if pair is None:
         repository = controller_repository(settings, urls)
         size = container_shm_bytes(server, len(repository.values), _REQUESTS)
         return Rendered(repository, plain(server), (), size, tuple(notes))
     return _with_engines(options, pair, settings, server, urls, notes)
+
+
+def _worker(
+    options: dict[str, Any], pair: EnginePair | None, settings: RegionSettings, server: ServerSettings, notes: list[str]
+) -> Rendered:
+    notes += [UNTESTED] if pair else []
+    if pair is None or settings.worker_draft.engine != "triton":
+        repository = worker_repository(settings)
+        return Rendered(repository, plain(server), (), container_shm_bytes(server, 1, 0), tuple(notes))
+    from wanspec.triton.engine_repository import Placement, worker_engine_repository
+    from wanspec.triton.launch import with_engines
+
+    placement = Placement((), options["draft_gpus"])
+    return Rendered(
+        worker_engine_repository(settings, pair, placement),
+        with_engines(server, {CHAIN_MODEL: pair.draft}, placement.of("draft", pair.draft)),
+        (CHAIN_MODEL,),
+        container_shm_bytes(server, 1, pair.draft.max_batch_size),
+        tuple(notes),
+    )
 
 
 def _with_engines(
@@ -171,10 +202,10 @@ def _with_engines(
     from wanspec.triton.launch import shm_bytes, with_engines
 
     placement = Placement(options["target_gpus"], options["draft_gpus"])
-    server = replace(server, shm_bytes=shm_bytes(pair))
+    server = replace(server, shm_bytes=shm_bytes(pair, returned=settings.sampling == "logits"))
     return Rendered(
         engine_repository(settings, pair, urls, placement),
-        with_engines(server, pair, gpus_of(pair, placement)),
+        with_engines(server, pair.engines(), gpus_of(pair, placement)),
         pair.order(),
         container_shm_bytes(server, 1, pair.target.max_batch_size),
         (*notes, UNTESTED),
@@ -191,14 +222,21 @@ def _pair(options: dict[str, Any]) -> EnginePair | None:
     return EnginePair.read(options["engines"])
 
 
+def _models(options: dict[str, Any], pair: EnginePair | None) -> tuple[Path, Path]:
+    """Folders of target and draft; a worker's are the draft's both, since it needs nothing of the target."""
+    worker = options["region"] == "worker"
+    if pair is None and not worker:
+        return choose_models(None, options["target"], options["draft"])
+    default = (pair.target.model_dir, pair.draft.model_dir) if pair else model_names(None)
+    with ModelProgress() as progress:
+        draft = resolve(options["draft"] or default[1], progress)
+        target = draft if worker else resolve(options["target"] or default[0], progress)
+    check_pair(target, draft)
+    return target, draft
+
+
 def _regions(options: dict[str, Any], pair: EnginePair | None) -> RegionSettings:
-    if pair is None:
-        target, draft = choose_models(None, options["target"], options["draft"])
-    else:
-        with ModelProgress() as progress:
-            target = resolve(options["target"] or pair.target.model_dir, progress)
-            draft = resolve(options["draft"] or pair.draft.model_dir, progress)
-        check_pair(target, draft)
+    target, draft = _models(options, pair)
     fast = pair is not None
     engine = EngineSettings(
         device=options["device"] or ("cuda" if fast else "cpu"),
@@ -207,14 +245,16 @@ def _regions(options: dict[str, Any], pair: EnginePair | None) -> RegionSettings
     token, tls = options["auth_token_file"], options["worker_tls"]
     if tls:
         check_folder(tls, CLIENT_FILES, "worker_tls")
-    return RegionSettings(
+    settings = RegionSettings(
         target,
         draft,
         *(engine,) * 3,
         policy=options["policy"],
+        sampling=options["sampling"] or ("tensorrt_llm" if fast else "coupled"),
         auth_token_file=str(token.absolute()) if token else "",
         worker_tls=str(tls.absolute()) if tls else "",
     )
+    return worker_settings(settings, options["draft_engine"], pair) if options["region"] == "worker" else settings
 
 
 def _server(options: dict[str, Any]) -> ServerSettings:

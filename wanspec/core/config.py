@@ -18,6 +18,8 @@ class SamplingMode(str, Enum):
     """Target and draft draw with the same noise, as our engines do: output is byte-exact."""
     TENSORRT_LLM = "tensorrt_llm"
     """Drafts are greedy and go with one-hot ``draft_logits`` and a fresh seed a round: output is law-exact."""
+    LOGITS = "logits"
+    """An experiment: the engine returns its logits, and the controller draws with the coupled noise: byte-exact."""
 
 
 @dataclass(frozen=True, slots=True)

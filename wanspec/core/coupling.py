@@ -15,7 +15,7 @@ _LEAST_ACCEPTANCE = 1e-6
 
 def draft_sampling(sampling: Sampling, mode: SamplingMode) -> Sampling:
     """How drafts are drawn for a target that draws by ``sampling``: with its noise, or else greedily."""
-    return sampling if mode == SamplingMode.COUPLED and not sampling.greedy else GREEDY
+    return GREEDY if mode == SamplingMode.TENSORRT_LLM or sampling.greedy else sampling
 
 
 def drafting_for(drafting: Drafting, sampling: Sampling) -> Drafting:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.core.sampling import Sampling
+from wanspec.errors import EngineError
 
 
 class SequenceLeaves(NamedTuple):
@@ -76,3 +77,37 @@ class DraftEngine(Protocol):
     def release(self, key: Hashable) -> None:
         """A sequence has ended: its KV cache may go, or serve one that begins alike; unknown keys are ignored."""
         ...
+
+
+@runtime_checkable
+class ClosingEngine(Protocol):
+    """A draft engine that holds more than memory, and is to be told of the end."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+def check_batch(batch: Sequence[SequenceLeaves], top: int, vocab_size: int, longest: int) -> None:
+    """Refuse what no engine can expand.
+
+    Args:
+        batch, top: as :meth:`DraftEngine.expand` gets them.
+        vocab_size: of the draft.
+        longest: tokens of a prefix with a leaf's path.
+
+    Raises:
+        EngineError: says what is wrong.
+    """
+    if not batch:
+        raise EngineError("expand: the batch is empty: pass at least one sequence")
+    if not 1 <= top <= vocab_size:
+        raise EngineError(f"expand: top is {top}: must be from 1 to the vocabulary's {vocab_size}")
+    if len({sequence.key for sequence in batch}) != len(batch):
+        raise EngineError("expand: a sequence occurs twice in one batch: merge its leaves")
+    for sequence in batch:
+        if not 1 <= sequence.length <= len(sequence.prefix) or not sequence.leaves:
+            raise EngineError(f"expand: length {sequence.length} and {len(sequence.leaves)} leaves: both must be 1+")
+        tokens = sequence.length + max(map(len, sequence.leaves))
+        if tokens > longest:
+            raise EngineError(f"expand: prefix and leaf are {tokens} tokens, the draft takes {longest}")

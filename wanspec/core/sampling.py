@@ -1,6 +1,6 @@
 """Coupled sampling: the noise of a token depends on the seed, its position and its id, and on nothing else.
 
-DESIGN.md, "lossless"; Daliri, Musco and Suresh, arXiv 2408.07978. Whoever samples adds the same noise to its *own*
+Daliri, Musco and Suresh, arXiv 2408.07978; ``docs/sampling.md``. Whoever samples adds the same noise to its *own*
 filtered log-probabilities and takes the largest, so that target and draft agree more often than by independent draws,
 and the target's output does not depend on what was drafted.
 

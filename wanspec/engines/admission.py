@@ -48,7 +48,7 @@ class Admitted:
 
 
 def admit(request: GenerationRequest, limits: EngineLimits) -> Admitted:
-    """Validate a request as TensorRT-LLM does (TENSORRT_LLM.md section 1, "runtime validation").
+    """Validate a request as TensorRT-LLM does (``docs/engines.md``).
 
     Raises:
         InvalidRequestError: it cannot be served; the message names the input.

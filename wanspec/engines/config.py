@@ -11,6 +11,10 @@ from wanspec.engines.pace import Pace
 from wanspec.errors import ConfigError
 
 ENGINES = ("torch", "zero")
+"""Of target and local draft."""
+DRAFT_ENGINES = (*ENGINES, "tensorrt_llm", "triton")
+"""Of a worker."""
+LOGITS = ("post_processor", "generation")
 Dtype: TypeAlias = Literal["float32", "float64", "bfloat16", "float16"]
 Weights: TypeAlias = Literal["same", "int8"]
 Number = TypeVar("Number", int, float)
@@ -21,7 +25,8 @@ class EngineConfig:
     """Settings of an engine of the contract; each is a parameter of the same name. Lengths are in tokens.
 
     Attributes:
-        engine: torch, or zero (no model: for benchmarks and tests).
+        engine: torch, or zero (no model: for benchmarks and tests); of a worker also tensorrt_llm (an engine of
+            TensorRT-LLM in its own process) or triton (a model of its server, by the contract).
         model_dir: a Hugging Face folder; not for zero.
         dtype: float32, float64, bfloat16 or float16.
         weights: ``same``: of ``dtype``; ``int8``: the linear layers' are int8, all else is of ``dtype``.
@@ -38,6 +43,13 @@ class EngineConfig:
         vocab_size: of zero.
         agreement: of zero: how often it agrees with the zero target; 1 makes it the target.
         shared_gpu: folder that stands for the GPU which engines of several processes share; its own GPU if empty.
+        engine_dir: of tensorrt_llm: folder of ``trtllm-build``.
+        kv_fraction: of tensorrt_llm: share of free GPU memory for KV cache; its own default if None.
+        logits: of tensorrt_llm: ``post_processor`` or ``generation``, see ``docs/worker_engines.md``.
+        draft_model: of triton: name of the model.
+        chain_tokens: of triton: tokens of one request to it.
+        decoupled: of triton: whether the model is deployed so.
+        pass_timeout_ms: of tensorrt_llm and triton: longest wait for a pass.
     """
 
     engine: str = "torch"
@@ -57,6 +69,13 @@ class EngineConfig:
     vocab_size: int = 4096
     agreement: float = 1.0
     shared_gpu: str = ""
+    engine_dir: str = ""
+    kv_fraction: float | None = None
+    logits: str = LOGITS[0]
+    draft_model: str = "draft"
+    chain_tokens: int = 8
+    decoupled: bool = False
+    pass_timeout_ms: float = 20_000.0
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> EngineConfig:
@@ -85,9 +104,19 @@ class EngineConfig:
             vocab_size=_number(given, "vocab_size", int, 4096, least=2),
             agreement=_number(given, "agreement", float, 1.0, least=0.0),
             shared_gpu=given.get("shared_gpu", ""),
+            engine_dir=given.get("engine_dir", ""),
+            kv_fraction=_number(given, "kv_fraction", float, 0.0, least=0.0) or None,
+            logits=given.get("logits", LOGITS[0]),
+            draft_model=given.get("draft_model", "draft"),
+            chain_tokens=_number(given, "chain_tokens", int, 8, least=1),
+            decoupled=given.get("decoupled", "false") == "true",
+            pass_timeout_ms=_number(given, "pass_timeout_ms", float, 20_000.0, least=1.0),
         )
-        if config.engine not in ENGINES:
-            raise ConfigError("engine", f"{config.engine!r} is unknown: use one of {', '.join(ENGINES)}")
+        for name, value, known in (("engine", config.engine, DRAFT_ENGINES), ("logits", config.logits, LOGITS)):
+            if value not in known:
+                raise ConfigError(name, f"{value!r} is unknown: use one of {', '.join(known)}")
+        if config.kv_fraction is not None and config.kv_fraction >= 1.0:
+            raise ConfigError("kv_fraction", f"is {config.kv_fraction:g}: must be below 1")
         if config.engine == "torch" and not config.model_dir:
             raise ConfigError("model_dir", "is not set: give the folder of a Hugging Face causal LM")
         return config
@@ -105,6 +134,8 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
         ConfigError: a setting cannot work.
         ModelError: the model cannot be used.
     """
+    if config.engine not in ENGINES:
+        raise ConfigError("engine", f"{config.engine} drafts for a worker only; use one of {', '.join(ENGINES)}")
     if config.engine == "zero":
         from wanspec.engines.zero import ZeroEngine, ZeroModel
 

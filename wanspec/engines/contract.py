@@ -20,7 +20,7 @@ NO_TOKENS: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request of the contract; names are those of its tensors (TENSORRT_LLM.md section 1).
+    """One request of the contract; names are those of its tensors.
 
     Attributes:
         input_ids: int32 [n], the whole prefix.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wanspec.core.drafting import DraftEngine
 from wanspec.engines.config import EngineConfig
+from wanspec.errors import ConfigError
 
 
 def build_draft_engine(config: EngineConfig) -> DraftEngine:
@@ -18,6 +19,12 @@ def build_draft_engine(config: EngineConfig) -> DraftEngine:
 
         model = ZeroModel(config.vocab_size, config.agreement)
         return ZeroDraftEngine(model, context=config.max_seq_len or DEFAULT_CONTEXT, pace=config.pace)
+    if config.engine == "tensorrt_llm":
+        from wanspec.engines.trtllm.build import build_trtllm
+
+        return build_trtllm(config)
+    if config.engine == "triton":
+        raise ConfigError("engine", "triton is a model of the worker's own server, and there is none here")
     from wanspec.engines.torch_model import TorchModel
     from wanspec.engines.tree import TreeDraftEngine
 

@@ -1,6 +1,6 @@
 """The engine of the contract on a :class:`TorchModel`: requests in, forward steps batched over all of them.
 
-With drafts, one pass over the uncached prefix and the drafts, then the request ends (TENSORRT_LLM.md sections 1 and 2).
+With drafts, one pass over the uncached prefix and the drafts, then the request ends (``docs/engines.md``).
 Without, plain generation. A step takes one token of every request that is generating, and prompts (or the drafts to
 verify) in what is left of ``max_num_tokens`` rows, so that a long prompt delays the others by one step's length only.
 """

@@ -1,4 +1,4 @@
-"""Read the input tensors of the contract, by name (TENSORRT_LLM.md section 1). Pure numpy: no server is needed."""
+"""Read the input tensors of the contract, by name. Pure numpy: no server is needed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Prefix reuse between requests, with the visible behaviour of TensorRT-LLM's KV cache manager.
 
-A later request reuses the longest common prefix of requests that have *ended* (TENSORRT_LLM.md section 2, "KV reuse");
+A later request reuses the longest common prefix of requests that have *ended*;
 the last prompt token is always recomputed, for its logits. Least recently used prefixes are evicted to stay within a
 budget of tokens. Blocks exist only as the unit in which TensorRT-LLM counts.
 """

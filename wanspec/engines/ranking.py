@@ -36,6 +36,25 @@ def top_tokens(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tens
     return ids, log_probs.gather(-1, ids), entropies
 
 
+def expansion_of(logits: torch.Tensor, batch: Sequence[SequenceLeaves], top: int) -> Expansion:
+    """Rank the children of each leaf of a batch; a row of ``[leaves, vocab]`` each. The engine time is left at 0."""
+    if all_greedy(batch):
+        ids, log_probs, entropies = top_tokens(logits, top)
+        return Expansion(
+            ids.cpu().numpy().astype(np.int32),
+            log_probs.float().cpu().numpy(),
+            entropies.float().cpu().numpy(),
+            0.0,
+        )
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return rank_children(wide.cpu().numpy(), batch, top)
+
+
+def all_greedy(batch: Sequence[SequenceLeaves]) -> bool:
+    """Whether no target of the batch draws its tokens: then probabilities are all that is wanted."""
+    return all(sequence.sampling is None or sequence.sampling.greedy for sequence in batch)
+
+
 def rank_children(logits: NDArray[Any], batch: Sequence[SequenceLeaves], top: int) -> Expansion:
     """Rank the children of each leaf as its sequence's sampling wants it; a row of ``[leaves, vocab]`` each.
 

@@ -1,6 +1,6 @@
 """The tensors of the contract, by name: what answers are written to. Requests: :mod:`wanspec.engines.inputs`.
 
-Names, dtypes and shapes are those of TENSORRT_LLM.md section 1. Pure numpy: no server is needed.
+Names, dtypes and shapes are in docs/engines.md. Pure numpy: no server is needed.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.core.drafting import Expansion, SequenceLeaves, check_batch
 from wanspec.engines.contract import EngineLoad
 from wanspec.engines.kv_cache import MIN_CAPACITY, KVBuffer, grown_capacity
 from wanspec.engines.pace import NO_PACE, Pace
 from wanspec.engines.prefix_pool import IN_PLACE_LOSS, TOKENS_PER_BLOCK, common_prefix
-from wanspec.engines.ranking import rank_children, top_tokens
+from wanspec.engines.ranking import expansion_of
 from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
 from wanspec.engines.tree_cache import TreeCache, TreeRows
@@ -88,7 +88,7 @@ class TreeDraftEngine:
             EngineError: a sequence with its leaves is beyond the context, or the pass failed.
         """
         started = time.monotonic_ns()
-        self._check(batch, top)
+        check_batch(batch, top, self.vocab_size, self.context)
         computed: list[int] = []
         try:
             plans = [self._plan(sequence, computed) for sequence in batch]
@@ -126,24 +126,6 @@ class TreeDraftEngine:
         """KV slots in use by a sequence, prefix and tree; 0 for an unknown key."""
         state = self._states.get(key)
         return state.cache.used if state is not None else 0
-
-    def _check(self, batch: Sequence[SequenceLeaves], top: int) -> None:
-        if not batch:
-            raise EngineError("expand: the batch is empty: pass at least one sequence")
-        if not 1 <= top <= self.vocab_size:
-            raise EngineError(f"expand: top is {top}: must be from 1 to the vocabulary's {self.vocab_size}")
-        if len({sequence.key for sequence in batch}) != len(batch):
-            raise EngineError("expand: a sequence occurs twice in one batch: merge its leaves")
-        for sequence in batch:
-            if not 1 <= sequence.length <= len(sequence.prefix) or not sequence.leaves:
-                raise EngineError(
-                    f"expand: length {sequence.length} and {len(sequence.leaves)} leaves: both must be 1+"
-                )
-            longest = sequence.length + max(map(len, sequence.leaves))
-            if longest > self.context:
-                raise EngineError(
-                    f"expand: prefix and leaf are {longest} tokens, the draft's context is {self.context}"
-                )
 
     def _plan(self, sequence: SequenceLeaves, computed: list[int]) -> Segment:
         """Lay out a sequence's part of a pass; how many tokens of its prefix it computes is added to ``computed``."""
@@ -203,17 +185,7 @@ class TreeDraftEngine:
     @torch.inference_mode()
     def _run(self, batch: Sequence[SequenceLeaves], plans: list[Segment], top: int, started: int) -> Expansion:
         logits = self._model.forward(plans)
-        if all(sequence.sampling is None or sequence.sampling.greedy for sequence in batch):
-            ids, log_probs, entropies = top_tokens(logits, top)
-            expansion = Expansion(
-                ids.cpu().numpy().astype(np.int32),
-                log_probs.float().cpu().numpy(),
-                entropies.float().cpu().numpy(),
-                0.0,
-            )
-        else:
-            wide = logits if logits.dtype == torch.float64 else logits.float()
-            expansion = rank_children(wide.cpu().numpy(), batch, top)
+        expansion = expansion_of(logits, batch, top)
         ended = self._pace.wait(started, sum(len(plan.tokens) for plan in plans))
         return replace(expansion, engine_ms=(ended - started) / 1e6)
 

@@ -18,6 +18,7 @@ from wanspec.core.controller import Controller
 from wanspec.core.events import (
     Abort,
     Action,
+    ActionId,
     Cancelled,
     Connect,
     Connected,
@@ -39,7 +40,7 @@ from wanspec.core.events import (
     Verify,
 )
 from wanspec.core.totals import state_of
-from wanspec.errors import BusyError, WanspecError
+from wanspec.errors import BusyError, RequestStoppedError, WanspecError
 from wanspec.network.link import LinkClient, LinkConnection, LinkTarget
 from wanspec.triton.body import Body
 from wanspec.triton.call_threads import CallThreads
@@ -58,6 +59,10 @@ class Engines(Protocol):
 
     def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
         """Draft locally after ``prefix``, which holds the action's path."""
+        ...
+
+    def stop(self, action: ActionId) -> None:
+        """End the call of this action, if it still runs."""
         ...
 
 
@@ -85,6 +90,8 @@ class ControllerBody(Body[Event, Action]):
         self._engines = engines
         self._links = [LinkClient(target, _LinkEvents(self, number)) for number, target in enumerate(links)]
         self._calls: CallThreads[Verify | Draft] = CallThreads(self._serve, engine_threads, "wanspec-engine")
+        # A thread of its own: those of calls may all wait for what is to be stopped.
+        self._stops: CallThreads[ActionId] = CallThreads(self._stop, 1, "wanspec-stop")
         self._clients = Clients(lambda sequence: self.take(Cancelled(sequence)))
         self._numbers = itertools.count(1)
 
@@ -107,6 +114,7 @@ class ControllerBody(Body[Event, Action]):
             if connection is not None:
                 connection.join(timeout_s)
         self._calls.close()
+        self._stops.close()
         if self._log_file is not None:
             with self._lock:
                 self._log_file.close()
@@ -161,8 +169,7 @@ class ControllerBody(Body[Event, Action]):
             logger.warning("link %d: dropped: %s", action.link, action.reason)
             self._links[action.link].close()
         elif isinstance(action, Abort):
-            # A BLS call of a non-decoupled model cannot be cancelled; its answer will be ignored.
-            logger.debug("engine call %s is no longer needed", action.action)
+            self._stops.put(action.action)
 
     def tick_event(self) -> Event:
         """A deadline has passed."""
@@ -212,9 +219,19 @@ class ControllerBody(Body[Event, Action]):
                 return Verified(action.action, answer.tokens, answer.log_probs, answer.engine_ms, answer.blocks)
             answer = self._engines.draft(action, _array(action.prefix, action.length, action.path), timeout)
             return Drafted(action.action, answer.tokens, answer.log_probs, answer.engine_ms)
+        except RequestStoppedError as error:  # nobody waits for it
+            return Failed(action.action, str(error))
         except Exception as error:  # the thread must live on
             logger.exception("engine call failed")
             return Failed(action.action, str(error))
+
+    # On the thread of stops
+
+    def _stop(self, action: ActionId) -> None:
+        try:
+            self._engines.stop(action)
+        except Exception as error:  # it ends by itself, only later
+            logger.warning("engine call %s could not be stopped: %s", action, error)
 
 
 class _LinkEvents:

@@ -14,6 +14,9 @@ from wanspec.errors import ConfigError
 MOST_KV = 0.95
 """Largest share of free memory for KV cache."""
 
+_TOKENS_TOGETHER = 128
+"""The largest block of KV cache; only whole blocks count."""
+
 FILE = "engines.json"
 """Name of the description in the folder of the engines."""
 
@@ -27,7 +30,7 @@ class Engine(BaseModel):
         tensor_parallel: GPUs that share it.
         max_batch_size, max_input_len, max_seq_len, max_draft_len: as it was built.
         padded_vocab_size: columns of its logits.
-        kv_tokens: tokens of KV cache that it may take: beside the other engine where both share a server.
+        kv_tokens: tokens of KV cache that it may take: beside the other engine where both share a GPU.
         kv_bytes_per_token: of KV cache.
         loaded_bytes: estimate of all else that it holds: weights, activations, CUDA.
     """
@@ -118,12 +121,41 @@ class EnginePair(BaseModel):
             free -= wanted
         return shares
 
+    def apart(self) -> EnginePair:
+        """The same with KV cache for engines that share no GPU: each has all that it leaves.
+
+        Raises:
+            ConfigError: an engine does not fit by itself.
+        """
+        return self.model_copy(update={"target": self._alone("target"), "draft": self._alone("draft")})
+
+    def only(self, role: str) -> EnginePair:
+        """The same, of a server that loads but one of the engines.
+
+        Raises:
+            ConfigError: an engine does not fit by itself.
+        """
+        alone = self._alone(role)
+        return self.model_copy(update={"local_draft": False, "target": alone, "draft": alone})
+
+    def _alone(self, role: str) -> Engine:
+        engine = self.target if role == "target" else self.draft
+        free = int(self.gpu_memory * MOST_KV) - engine.loaded_bytes
+        tokens = free // engine.kv_bytes_per_token // _TOKENS_TOGETHER * _TOKENS_TOGETHER
+        if tokens < 1:
+            raise ConfigError("engines", f"the {role} does not fit into {self.gpu}; build for a larger one")
+        return engine.model_copy(update={"kv_tokens": tokens})
+
     def _moved(self, change: Callable[[str], str]) -> EnginePair:
         changed = {
             role: each.model_copy(update={name: change(getattr(each, name)) for name in ("engine_dir", "model_dir")})
             for role, each in (("target", self.target), ("draft", self.draft))
         }
         return self.model_copy(update=changed)
+
+    def engines(self) -> dict[str, Engine]:
+        """The engines on the controller's server, by the names of their models, in the order of loading."""
+        return {role: self.target if role == "target" else self.draft for role in self.order()}
 
     def order(self) -> tuple[str, ...]:
         """Roles of the engines on the controller's server, in the order of loading."""

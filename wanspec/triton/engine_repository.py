@@ -12,11 +12,14 @@ from pathlib import Path
 
 from wanspec.errors import ConfigError
 from wanspec.triton.engine_pair import Engine, EnginePair
-from wanspec.triton.regions import RegionSettings, controller_repository
+from wanspec.triton.regions import RegionSettings, controller_repository, worker_repository
 from wanspec.triton.repository import CONFIG, ModelRepository, Value, region_folder
+from wanspec.triton.worker_draft import CHAIN_MODEL
 
 CANCELLATION_CHECK_PERIOD_MS = 10
 STATS_CHECK_PERIOD_MS = 100
+SAMPLING = ("tensorrt_llm", "logits")
+"""How such a target can verify drafts above temperature 0; the first by default."""
 _SECTION = re.compile(r"^(?:input|output) \[\n.*?^\]\n", re.MULTILINE | re.DOTALL)
 _RAGGED = "allow_ragged_batch: true "
 # NVIDIA's configuration has ragged batches for tensors of varying length only, and for these of mRoPE not.
@@ -36,7 +39,8 @@ class Placement:
         Raises:
             ConfigError: as many GPUs as ranks are needed.
         """
-        chosen = (self.target if role == "target" else self.draft) or tuple(range(engine.tensor_parallel))
+        first = (self.target or tuple(range(engine.tensor_parallel)))[: engine.tensor_parallel]
+        chosen = self.target or first if role == "target" else self.draft or first
         if len(chosen) != engine.tensor_parallel or len(set(chosen)) != len(chosen):
             given = ",".join(map(str, chosen))
             raise ConfigError(
@@ -59,6 +63,7 @@ def engine_repository(
     Raises:
         ConfigError: a setting cannot work, or the engines do not fit their GPUs.
     """
+    pair = placed(pair, placement)
     settings = replace(
         settings,
         local_draft_model=pair.local_draft,
@@ -66,16 +71,45 @@ def engine_repository(
         context=pair.context,
         max_sequences=min(settings.max_sequences, pair.target.max_batch_size),
         max_reserved_tokens=settings.max_reserved_tokens or pair.target.kv_tokens,
-        sampling="tensorrt_llm",
+        sampling=settings.sampling if settings.sampling in SAMPLING else SAMPLING[0],
         padded_vocab_size=pair.target.padded_vocab_size,
         compat=False,
         decoupled=False,
     )
     base = controller_repository(settings, worker_urls)
     shares = _shares(pair, placement)
-    engines = {role: _values(pair, role, shares[role], placement) for role in pair.order()}
+    return _with(base, {role: _values(pair, role, shares[role], placement) for role in pair.order()})
+
+
+def worker_engine_repository(settings: RegionSettings, pair: EnginePair, placement: Placement) -> ModelRepository:
+    """Repository of the idle region, whose chain comes from the draft's engine beside the worker.
+
+    Args:
+        settings: models' folders; how the worker drafts.
+        pair: the engines.
+        placement: of the draft.
+
+    Raises:
+        ConfigError: a setting cannot work, or the engine does not fit its GPU.
+    """
+    alone = pair.only("draft")
+    values = _values(alone, "draft", alone.kv_fractions()["target"], placement)
+    return _with(worker_repository(settings), {CHAIN_MODEL: values})
+
+
+def placed(pair: EnginePair, placement: Placement) -> EnginePair:
+    """The pair with the KV cache that its engines have on these GPUs: all of it where they share none.
+
+    Raises:
+        ConfigError: an engine does not fit, or there are more or fewer GPUs than its ranks.
+    """
+    together = set(placement.of("target", pair.target)) & set(placement.of("draft", pair.draft))
+    return pair.apart() if pair.local_draft and not together else pair
+
+
+def _with(base: ModelRepository, engines: Mapping[str, Mapping[str, Value]]) -> ModelRepository:
     template = region_folder("tensorrt_llm") / "engine"
-    tensors = contract_tensors(base.source / "target" / CONFIG)
+    tensors = contract_tensors(region_folder("controller") / "target" / CONFIG)
     return replace(
         base,
         values={**base.values, **engines},
@@ -105,9 +139,7 @@ def gpus_of(pair: EnginePair, placement: Placement) -> tuple[int, ...]:
 def _shares(pair: EnginePair, placement: Placement) -> Mapping[str, float]:
     target, draft = set(placement.of("target", pair.target)), set(placement.of("draft", pair.draft))
     if pair.local_draft and not target & draft:
-        apart = pair.model_copy(update={"local_draft": False})
-        alone = pair.model_copy(update={"local_draft": False, "target": pair.draft})
-        return {"target": apart.kv_fractions()["target"], "draft": alone.kv_fractions()["target"]}
+        return {role: pair.only(role).kv_fractions()["target"] for role in pair.order()}
     return pair.kv_fractions()
 
 

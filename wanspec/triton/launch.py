@@ -1,7 +1,7 @@
 """The command line of a ``tritonserver`` in production: TLS, tracing, metrics; with TensorRT-LLM by ``mpirun``.
 
 Not run on a GPU by this project. What TensorRT-LLM's engines need is as its own launch_triton_server.py has it
-(TENSORRT_LLM.md, section 7); that script passes no flags of TLS and tracing on.
+(TensorRT-LLM's triton_backend/scripts); that script passes no flags of TLS and tracing on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from wanspec.errors import ConfigError
 from wanspec.triton.binaries import INSTALLED, find_binaries, prepare_backends, server_environment
 from wanspec.triton.command import MODEL_FLAGS, PING_FLAGS, tls_flags
-from wanspec.triton.engine_pair import EnginePair
+from wanspec.triton.engine_pair import Engine, EnginePair
 
 MIB = 1 << 20
 
@@ -101,12 +101,12 @@ def installed_here(settings: ServerSettings, folder: Path) -> ServerSettings:
     return replace(settings, executable=str(binaries.executable), backends=backends, env=env)
 
 
-def with_engines(settings: ServerSettings, pair: EnginePair, gpus: Sequence[int]) -> Launch:
-    """A server with the engines of a pair: of the target, and of the draft where it is local.
+def with_engines(settings: ServerSettings, engines: Mapping[str, Engine], gpus: Sequence[int]) -> Launch:
+    """A server with engines of TensorRT-LLM.
 
     Args:
         settings: of the server.
-        pair: the engines.
+        engines: by the names of their models.
         gpus: all that they use.
 
     Raises:
@@ -115,18 +115,23 @@ def with_engines(settings: ServerSettings, pair: EnginePair, gpus: Sequence[int]
     mpirun = ("mpirun", "--allow-run-as-root")
     # One after the other, since each engine takes a share of the memory that it finds free.
     first = ("-n", "1", settings.executable, *_flags(settings, 0), "--model-load-thread-count=1")
-    if pair.local_draft:
+    if len(engines) > 1:
         pools = [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in gpus]
         spawning = ("--pinned-memory-pool-byte-size=0", "--enable-peer-access=false", *pools)
         env = {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
         return Launch((*mpirun, *first, *spawning), env, "orchestrator")
-    others = [word for rank in range(1, pair.target.tensor_parallel) for word in _rank(settings, rank)]
+    ((model, engine),) = engines.items()
+    others = [word for rank in range(1, engine.tensor_parallel) for word in _rank(settings, rank, model)]
     return Launch((*mpirun, *first, *others), {}, "leader")
 
 
-def shm_bytes(pair: EnginePair) -> int:
-    """Shared memory that one verification above temperature 0 takes: its one-hot draft logits, FP32; whole MiB."""
-    logits = pair.target.max_draft_len * pair.target.padded_vocab_size * 4
+def shm_bytes(pair: EnginePair, *, returned: bool = False) -> int:
+    """Shared memory that one verification above temperature 0 takes: its one-hot draft logits, FP32; whole MiB.
+
+    ``returned``: and the logits of every place, which the target returns.
+    """
+    drafts, row = pair.target.max_draft_len, pair.target.padded_vocab_size * 4
+    logits = (2 * drafts + 1 if returned else drafts) * row
     return max(4 * MIB, -(-2 * logits // MIB) * MIB)
 
 
@@ -152,13 +157,13 @@ def _flags(settings: ServerSettings, rank: int) -> list[str]:
     ]
 
 
-def _rank(settings: ServerSettings, rank: int) -> list[str]:
+def _rank(settings: ServerSettings, rank: int, model: str) -> list[str]:
     """A further process of the one engine, which serves nothing itself."""
     return [
         *(":", "-n", "1", settings.executable),
         f"--model-repository={settings.models}",
         "--model-control-mode=explicit",
-        "--load-model=target",
+        f"--load-model={model}",
         *_ports(settings),
         *_python(settings, rank),
     ]

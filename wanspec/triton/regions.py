@@ -15,6 +15,7 @@ from wanspec.models.folders import read_json
 from wanspec.network.tls import tls_in
 from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
+from wanspec.triton.worker_draft import CHAIN_MODEL, WorkerDraft
 
 MAX_BATCH_SIZE = 64
 DEFAULT_STREAMS, MOST_STREAMS = 1, 16
@@ -66,7 +67,8 @@ class RegionSettings:
         max_queue: most requests that wait; more are refused as busy.
         deadline_ms: longest time for a request that does not limit itself.
         max_deadline_ms: longest time for any request.
-        sampling: how drafts are verified above temperature 0: ``coupled``, or ``tensorrt_llm`` (``docs/sampling.md``).
+        sampling: how drafts are verified above temperature 0: ``coupled``, ``tensorrt_llm`` or, an experiment,
+            ``logits`` (``docs/sampling.md``).
         padded_vocab_size: columns of the target's logits, 0 where there is no padding.
         auth_token_file: holds the token that the controller shows to the worker; empty for none.
         event_log: file that receives the controller's event log; empty for none.
@@ -77,6 +79,7 @@ class RegionSettings:
         max_leaves: most leaves in one pass of the worker, of all sequences.
         shared_gpu: folder that stands for one GPU of target and local draft; empty: each has its own.
         costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
+        worker_draft: how the worker drafts, other than by the engine that ``worker`` describes.
     """
 
     target_dir: Path
@@ -107,6 +110,7 @@ class RegionSettings:
     max_leaves: int = DEFAULT_LEAVES
     shared_gpu: str = ""
     costs: Mapping[str, str] = field(default_factory=dict)
+    worker_draft: WorkerDraft = field(default_factory=WorkerDraft)
 
 
 def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRepository:
@@ -183,13 +187,18 @@ def worker_repository(settings: RegionSettings) -> ModelRepository:
         "auth_token_file": settings.auth_token_file,
         "costs_file": settings.costs.get("worker", ""),
     }
-    values = {"wanspec_worker": shared | own}
+    draft = settings.worker_draft
+    values = {"wanspec_worker": shared | draft.values(settings.decoupled) | own}
+    templates: dict[str, Path] = {}
+    if draft.engine == "triton":
+        values[CHAIN_MODEL] = _draft_engine(settings, settings.worker) | {"shared_gpu": ""}
+        templates[CHAIN_MODEL] = region_folder("controller") / "draft"
     if settings.compat:
         values[compatibility.TARGET] = _draft_engine(settings, settings.worker) | {"shared_gpu": ""}
         values[compatibility.PREPROCESSING] = compatibility.preprocessing(
             settings.draft_dir, shared["vocab_size"], MAX_BATCH_SIZE
         )
-    return ModelRepository(region_folder("worker"), values, compatibility.templates(values))
+    return ModelRepository(region_folder("worker"), values, compatibility.templates(values) | templates)
 
 
 def engine_roles(settings: RegionSettings) -> tuple[str, ...]:

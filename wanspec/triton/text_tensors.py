@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from wanspec.errors import InvalidRequestError
-from wanspec.triton.choice_inputs import word_lists
 from wanspec.triton.request_tensors import Tensors, decoded
+from wanspec.triton.tensorrt_llm.inputs import word_lists
 from wanspec.triton.text import load_tokenizer, special_token
 
 NO_TOKEN = -1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wanspec.core.config import DEFAULT_POLICY, ControllerConfig, Fingerprint, SamplingMode
 from wanspec.core.control import Control
 from wanspec.core.costs import CostModel
-from wanspec.core.events import Draft, Finished, Verify
+from wanspec.core.events import Finished
 from wanspec.core.policies import make_policy
 from wanspec.core.tree import Origin
 from wanspec.engines.stored_costs import costs_or_none, describe_model
@@ -27,10 +27,8 @@ from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.network.tls import tls_of
-from wanspec.triton import tensorrt_llm
 from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
-from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.control import CONTROL, STATE, read_control
 from wanspec.triton.controller_body import ControllerBody
 from wanspec.triton.endpoint import INPUTS, Asked, Defaults, read_request
@@ -38,6 +36,7 @@ from wanspec.triton.parameters import Parameters
 from wanspec.triton.regions import WORKER_TLS
 from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
+from wanspec.triton.tensorrt_llm.engines import BlsEngines
 from wanspec.triton.text import TextCodec
 
 try:
@@ -87,10 +86,11 @@ class TritonPythonModel:
             draft_costs=_costs(parameters, "draft_costs_file", "draft", draft),
         )
         self._defaults = _defaults(parameters, config.context)
-        engines = _BlsEngines(
+        engines = BlsEngines(
             parameters.text("target_model", "target"),
             parameters.text("draft_model", ""),
             parameters.whole("padded_vocab_size", 0) or mine.vocab_size,
+            mine.vocab_size,
             config.sampling,
             decoupled=parameters.text("engines_decoupled", "false") == "true",
         )
@@ -141,46 +141,6 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop."""
         self._body.close()
-
-
-class _BlsEngines:
-    """Engine calls to the models of this server."""
-
-    def __init__(self, target: str, draft: str, vocab_size: int, sampling: SamplingMode, *, decoupled: bool) -> None:
-        self._target = target
-        self._draft = draft
-        self._vocab_size = vocab_size
-        self._sampling = sampling
-        self._decoupled = decoupled
-
-    def verify(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
-        choice = self._choice(action)
-        if self._sampling is SamplingMode.TENSORRT_LLM:
-            choice |= one_hot_inputs(action.sampling, action.drafts, len(prefix), self._vocab_size)
-        return tensorrt_llm.verify(
-            self._target,
-            prefix,
-            action.drafts,
-            choice,
-            log_probs=action.log_probs,
-            blocks=action.blocks,
-            timeout_ms=timeout_ms,
-            decoupled=self._decoupled,
-        )
-
-    def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> tensorrt_llm.EngineAnswer:
-        return tensorrt_llm.generate(
-            self._draft,
-            prefix,
-            action.count,
-            self._choice(action),
-            log_probs=True,
-            timeout_ms=timeout_ms,
-            decoupled=self._decoupled,
-        )
-
-    def _choice(self, action: Verify | Draft) -> dict[str, NDArray[Any]]:
-        return sampling_inputs(action.sampling) | option_inputs(action.options, self._vocab_size)
 
 
 class _Answer:

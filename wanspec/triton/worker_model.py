@@ -15,6 +15,7 @@ import numpy as np
 
 from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.core.costs import UNMEASURED
+from wanspec.core.drafting import ClosingEngine, DraftEngine
 from wanspec.engines.config import EngineConfig
 from wanspec.engines.contract import EngineLoad, Loaded
 from wanspec.engines.drafting import build_draft_engine
@@ -24,7 +25,9 @@ from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
 from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.parameters import Parameters
+from wanspec.triton.regions import model_context
 from wanspec.triton.stub import prepare_stub, settle_memory
+from wanspec.triton.tensorrt_llm.chain import ChainDraftEngine, ChainSettings
 from wanspec.triton.worker_body import WorkerBody
 
 try:
@@ -50,7 +53,7 @@ class TritonPythonModel:
         mine = fingerprint(folder)
         identity = Fingerprint(mine.tokenizer, mine.vocab_size, f"{folder.name}:{mine.model_id.hex()[:8]}")
         settings = EngineConfig.from_parameters(parameters.values)
-        engine = build_draft_engine(settings)
+        engine = self._engine = _draft_engine(settings, folder)
         costs_file = parameters.text("costs_file", "")
         costs = costs_or_none(costs_file, describe_engine("worker", settings)) if costs_file else None
         config = WorkerConfig(
@@ -82,6 +85,22 @@ class TritonPythonModel:
         """Stop."""
         self._metrics.close()
         self._body.close()
+        if isinstance(self._engine, ClosingEngine):
+            self._engine.close()
+
+
+def _draft_engine(settings: EngineConfig, folder: Path) -> DraftEngine:
+    if settings.engine != "triton":
+        return build_draft_engine(settings)
+    chain = ChainSettings(
+        settings.draft_model,
+        settings.vocab_size,
+        settings.max_seq_len or model_context(folder),
+        settings.chain_tokens,
+        settings.decoupled,
+        settings.pass_timeout_ms,
+    )
+    return ChainDraftEngine(chain)
 
 
 class _Downlink:

@@ -193,6 +193,46 @@ def test_one_engine_alone(build, tools):
     assert [call[0] for call in tools.calls()] == ["convert_checkpoint.py", "trtllm-build"]
 
 
+def test_a_draft_that_is_not_local_is_built_when_asked_for_only(build, tools, recipe_file):
+    recipe_file.write_text(recipe_file.read_text().replace("max_draft_len: 4", "max_draft_len: 4\nlocal_draft: false"))
+    plan = build("--plan")
+    assert "draft.engine" not in plan.output
+    assert "no engine of the draft is built. A worker that drafts by TensorRT-LLM needs one: --only draft" in " ".join(
+        plan.output.split()
+    )
+    assert build().exit_code == 0
+    assert [call[0] for call in tools.calls()] == ["quantize.py", "trtllm-build"]
+    assert build("--only", "draft").exit_code == 0
+    assert [call[0] for call in tools.calls()] == ["convert_checkpoint.py", "trtllm-build"]
+
+
+def test_a_draft_alone_needs_neither_the_target_nor_its_gpus(build, tools, recipe_file, pair, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **options: pytest.fail("nothing to fetch"))
+    (tools.bin / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 9.0'\n")
+    result = build("--only", "target")
+    assert result.exit_code == 1
+    assert "gpu.count: 2 are needed, nvidia-smi lists 1" in result.output
+    shape = json.loads((pair[0] / "config.json").read_text())
+    shape = {name: value for name, value in shape.items() if name not in ("model_type", "eos_token_id")}
+    text = recipe_file.read_text().replace(str(pair[0]), "org/target")
+    recipe_file.write_text(text.replace("target:\n", f"target:\n  shape: {json.dumps(shape)}\n"))
+    plan = build("--only", "draft", "--plan")
+    assert plan.exit_code == 1
+    assert "draft.shape: is needed for an estimate before the model is fetched" in plan.output
+    given = {**shape, "hidden_size": 32}
+    recipe_file.write_text(recipe_file.read_text().replace("draft:\n", f"draft:\n  shape: {json.dumps(given)}\n"))
+    plan = build("--only", "draft", "--plan")
+    assert plan.exit_code == 0, plan.output
+    assert "fetch org/target" not in plan.output
+    result = build("--only", "draft")
+    assert result.exit_code == 0, result.output
+    assert "the target is not here: whether the draft fits it was not checked" in " ".join(result.output.split())
+    assert [call[0] for call in tools.calls()] == ["convert_checkpoint.py", "trtllm-build"]
+    assert EnginePair.read(tmp_path / "out").draft.tensor_parallel == 1
+
+
 def test_the_pair_is_checked_first(build, tools, pair):
     text = (pair[1] / "tokenizer.json").read_text()
     (pair[1] / "tokenizer.json").write_text(text.replace('"b"', '"z"'))

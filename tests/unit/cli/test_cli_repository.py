@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.unit.triton.engine_pairs import engine_pair
 from wanspec.cli.group import cli
+from wanspec.engines.config import EngineConfig
 from wanspec.network.tls import CLIENT_FILES, SERVER_FILES
 from wanspec.triton.binaries import find_binaries
 from wanspec.triton.regions import WORKER_TLS
@@ -65,15 +68,112 @@ def test_for_programs(render, engines, tmp_path):
     assert "Not run on a GPU by this project." in found["notes"]
 
 
-def test_a_worker_drafts_with_pytorch_and_says_so(render, engines, tmp_path):
+def parameters(folder: Path) -> dict[str, str]:
+    text = (folder / "out" / "models" / "wanspec_worker" / "config.pbtxt").read_text()
+    return dict(re.findall(r'key: "(\w+)" value \{ string_value: "([^"]*)" \}', text))
+
+
+def test_a_worker_drafts_with_pytorch_by_default(render, engines, tmp_path):
     result = render("tensorrt-llm", "worker", "--engines", str(engines))
     assert result.exit_code == 0, result.output
-    text = (tmp_path / "out" / "models" / "wanspec_worker" / "config.pbtxt").read_text()
-    assert 'key: "device" value { string_value: "cuda" }' in text
-    assert 'key: "dtype" value { string_value: "bfloat16" }' in text
-    assert "its draft engine over TensorRT-LLM is not there yet" in result.output
+    found = parameters(tmp_path)
+    assert (found["engine"], found["device"], found["dtype"]) == ("torch", "cuda", "bfloat16")
+    # As long as the pair's sequences, not the model's; so many that PyTorch keeps.
+    assert (found["max_seq_len"], found["kv_tokens"], found["max_leaves"]) == ("512", str(32 * 512), "64")
+    config = EngineConfig.from_parameters(found)
+    assert (config.max_seq_len, config.kv_tokens) == (512, 32 * 512)
     assert "The link is plaintext: --tls of the worker and --worker-tls of the controller" in result.output
     assert "mpirun" not in result.output
+
+
+def test_a_worker_that_drafts_by_tensorrt_llm(render, engines, tmp_path):
+    result = render("tensorrt-llm", "worker", "--engines", str(engines), "--draft-engine", "tensorrt-llm", "--json")
+    assert result.exit_code == 0, result.output
+    found, told = parameters(tmp_path), json.loads(result.stdout)
+    assert (found["engine"], found["engine_dir"]) == ("tensorrt_llm", "/engines/draft/engine")
+    assert found["max_leaves"] == "16"  # what the engine batches
+    assert found["kv_tokens"] == str(((int(0.95 * 80 * 2**30) - 4 * 2**30) // 32_768) // 128 * 128)
+    assert EngineConfig.from_parameters(found).logits == "post_processor"
+    assert "Not run on a GPU by this project." in told["notes"]
+    assert told["mode"] == "plain"
+
+
+def test_a_worker_whose_chain_comes_from_a_model_beside_it(render, engines, tmp_path):
+    result = render("tensorrt-llm", "worker", "--engines", str(engines), "--draft-engine", "chain", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["mode"], told["names"], told["load_order"]) == ("leader", ["draft", "wanspec_worker"], ["draft"])
+    assert told["launch"]["argv"][0] == "mpirun"
+    assert (parameters(tmp_path)["engine"], parameters(tmp_path)["draft_model"]) == ("triton", "draft")
+
+
+def test_a_chain_without_gpus(render, tmp_path):
+    result = render("cpu", "worker", "--draft", "small-draft", "--draft-engine", "chain", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["names"] == ["draft", "wanspec_worker"]
+    assert 'backend: "python"' in (tmp_path / "out" / "models" / "draft" / "config.pbtxt").read_text()
+
+
+def test_a_worker_needs_nothing_of_the_target(render, tmp_path):
+    pair = engine_pair()
+    nowhere = pair.target.model_copy(update={"model_dir": str(tmp_path / "nowhere")})
+    pair.model_copy(update={"target": nowhere}).write(tmp_path)
+    assert render("tensorrt-llm", "worker", "--engines", str(tmp_path)).exit_code == 0
+    shutil.rmtree(tmp_path / "out")
+    result = render("tensorrt-llm", "controller", "--engines", str(tmp_path))
+    assert result.exit_code == 1
+    assert "nowhere" in result.output
+
+
+def test_a_drafts_engine_of_several_gpus_is_not_for_a_workers_process(render, tmp_path):
+    pair = engine_pair()
+    pair.model_copy(update={"draft": pair.draft.model_copy(update={"tensor_parallel": 2})}).write(tmp_path)
+    for how, code in (("tensorrt-llm", 1), ("chain", 0)):
+        result = render("tensorrt-llm", "worker", "--engines", str(tmp_path), "--draft-engine", how)
+        assert result.exit_code == code, result.output
+    assert "--load-model=draft" in result.output
+
+
+def test_the_experiment_is_named_one(render, engines, tmp_path):
+    result = render("tensorrt-llm", "controller", "--engines", str(engines), "--sampling", "logits")
+    assert result.exit_code == 0, result.output
+    assert "Sampling by returned logits is an experiment" in result.output
+    text = (tmp_path / "out" / "models" / "wanspec" / "config.pbtxt").read_text()
+    assert 'key: "sampling" value { string_value: "logits" }' in text
+
+
+@pytest.mark.parametrize(
+    ("region", "more", "problem"),
+    [
+        ("controller", ("--worker-url", "http://w:8001"), "give HOST:PORT of gRPC alone"),
+        ("controller", ("--worker-url", "w"), "'w' is not HOST:PORT of gRPC"),
+        ("controller", ("--worker-url", "w:80010"), "the port must be 1 to 65535"),
+        ("controller", ("--worker-url", "a:1,b:2"), "is not HOST:PORT of gRPC"),
+        ("worker", ("--worker-url", "w:8001"), "--worker-url goes with --region controller"),
+        ("worker", ("--device", "gpu0"), "--device: 'gpu0' is not a device; use cpu, cuda or cuda:N"),
+        ("worker", ("--device", "cuda:x"), "--device: 'cuda:x' is not a device"),
+        ("worker", ("--draft-engine", "tensorrt-llm"), "goes with --profile tensorrt-llm"),
+        ("controller", ("--draft-engine", "chain"), "--draft-engine goes with --region worker"),
+        ("worker", ("--sampling", "logits"), "--sampling goes with --region controller"),
+    ],
+)
+def test_what_cannot_be_is_refused(render, region, more, problem, tmp_path):
+    result = render("cpu", region, *PAIR, *more)
+    assert result.exit_code in (1, 2)
+    assert problem in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("region", "more", "problem"),
+    [
+        ("worker", ("--device", "cpu"), "--device: the worker of --profile tensorrt-llm drafts on a GPU"),
+        ("controller", ("--sampling", "coupled"), "--sampling coupled goes with --profile cpu"),
+    ],
+)
+def test_what_cannot_be_with_engines(render, engines, region, more, problem):
+    result = render("tensorrt-llm", region, "--engines", str(engines), *more)
+    assert problem in " ".join(result.output.split())
 
 
 def test_the_cpu_profile(render, tmp_path):

@@ -96,7 +96,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], object]]
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     backend.MetricFamily = FakeFamily
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
-    monkeypatch.delitem(sys.modules, "wanspec.triton.engine_model", raising=False)
+    for name in ("engine_model", "engine_metrics"):
+        monkeypatch.delitem(sys.modules, f"wanspec.triton.{name}", raising=False)
     module = importlib.import_module("wanspec.triton.engine_model")
     models = []
 

@@ -154,7 +154,7 @@ def test_sequences_beyond_the_budget_are_forgotten_and_recomputed(model: TorchMo
         ([leaves_of("s", [1], ())], VOCAB + 1, "top is 62"),
         ([SequenceLeaves("s", [1], 2, ((),))], 1, "length 2"),
         ([leaves_of("s", [1])], 1, "0 leaves"),
-        ([leaves_of("s", [1] * CONTEXT, (1,))], 1, "129 tokens, the draft's context is 128"),
+        ([leaves_of("s", [1] * CONTEXT, (1,))], 1, "129 tokens, the draft takes 128"),
         ([leaves_of("s", [1], ()), leaves_of("s", [1], (2,))], 1, "twice"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.unit.triton.waiting import LIMIT_S, until
 from wanspec.core.config import ControllerConfig
 from wanspec.core.control import Control, Speculation
 from wanspec.core.eventlog import read_log
-from wanspec.core.events import Draft, Finished, Request, Verify
+from wanspec.core.events import ActionId, Draft, Finished, Request, Verify
 from wanspec.core.tree import Origin
 from wanspec.errors import InvalidRequestError
 from wanspec.triton.controller_body import ControllerBody
@@ -35,6 +35,8 @@ class Engines:
         self.free = free
         self.gates: dict[int, threading.Event] = {}
         self.served: list[int] = []
+        self.stopped: list[ActionId] = []
+        self.ends_by_stop = False
         self.failures = 0
 
     def gate(self, sequence: int) -> threading.Event:
@@ -52,6 +54,11 @@ class Engines:
 
     def draft(self, action: Draft, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
         raise AssertionError("nobody drafts")
+
+    def stop(self, action: ActionId) -> None:
+        self.stopped.append(action)
+        if self.ends_by_stop:
+            self.gate(action[0]).set()
 
 
 class Client:
@@ -260,3 +267,24 @@ def test_closing_ends_what_runs_and_an_answer_after_it_is_dropped(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     _, _, entries = read_log((tmp_path / "log").read_text().splitlines())
     assert type(entries[-1][1]).__name__ == "Cancelled"
+
+
+def test_a_call_that_nobody_waits_for_is_stopped_though_all_threads_wait() -> None:
+    engines = Engines()
+    engines.gate(1)
+    engines.ends_by_stop = True
+    with controller(engines, threads=1) as body:
+        first, second = ask(body, Client(), deadline_ms=50.0), ask(body, Client())
+        assert first.reason() == "deadline"
+        assert second.reason() == "length"  # the only thread is free again
+        until(lambda: engines.stopped == [(1, 1)])
+
+
+def test_a_stop_that_fails_is_told_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    engines = Engines()
+    engines.gate(1)
+    engines.stop = lambda action: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+    with controller(engines) as body:
+        assert ask(body, Client(), deadline_ms=50.0).reason() == "deadline"
+        until(lambda: "could not be stopped" in caplog.text)
+        assert ask(body, Client()).reason() == "length"

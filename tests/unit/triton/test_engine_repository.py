@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from tests.unit.triton.engine_pairs import engine_pair
 from wanspec.errors import ConfigError
 from wanspec.models import resolve
 from wanspec.triton.engine_pair import EnginePair
-from wanspec.triton.engine_repository import Placement, contract_tensors, engine_repository, gpus_of
+from wanspec.triton.engine_repository import (
+    Placement,
+    contract_tensors,
+    engine_repository,
+    gpus_of,
+    worker_engine_repository,
+)
 from wanspec.triton.regions import RegionSettings, controller_repository
 from wanspec.triton.repository import ModelRepository, region_folder
+from wanspec.triton.worker_draft import WorkerDraft
 
 SETTINGS = RegionSettings(resolve("small-target"), resolve("small-draft"))
 RAGGED = {
@@ -27,7 +35,7 @@ RAGGED = {
     *("guided_decoding_guide_type", "guided_decoding_guide", "lookahead_window_size", "lookahead_ngram_size"),
     "lookahead_verification_set_size",
 }
-"""Inputs with ragged batches in NVIDIA's own configuration (TENSORRT_LLM.md, section 1)."""
+"""Inputs with ragged batches in NVIDIA's own configuration."""
 
 GOLDEN = {
     "gpt_model_type": "inflight_fused_batching",
@@ -143,10 +151,45 @@ def test_engines_on_gpus_of_their_own_do_not_share_memory(tmp_path):
     found = configs(engine_repository(SETTINGS, pair, "", placement), tmp_path / "m")
     target, draft = parameters(found["target"]), parameters(found["draft"])
     assert (target["gpu_device_ids"], draft["gpu_device_ids"]) == ("0,1", "2")
-    free = 80 - 17
-    assert float(target["kv_cache_free_gpu_mem_fraction"]) == pytest.approx(400_000 * 131_072 / 2**30 / free, abs=1e-3)
+    for engine, loaded, per_token in ((target, 17, 131_072), (draft, 4, 32_768)):
+        wanted = (0.95 * 80 - loaded) * 2**30
+        tokens = int(engine["max_tokens_in_paged_kv_cache"])
+        assert 0 <= wanted - tokens * per_token < 128 * per_token
+        share = float(engine["kv_cache_free_gpu_mem_fraction"])
+        assert share == pytest.approx(wanted / 2**30 / (80 - loaded), abs=2e-3)
+    endpoint = parameters(found["wanspec"])
+    assert endpoint["max_reserved_tokens"] == target["max_tokens_in_paged_kv_cache"]
     assert gpus_of(pair, placement) == (0, 1, 2)
     assert gpus_of(pair, Placement()) == (0, 1)
+
+
+def test_the_draft_is_on_the_targets_first_gpu_by_default(tmp_path):
+    pair, placement = engine_pair(tensor_parallel=2), Placement((3, 2))
+    found = configs(engine_repository(SETTINGS, pair, "", placement), tmp_path / "m")
+    assert parameters(found["draft"])["gpu_device_ids"] == "3"
+    assert parameters(found["draft"])["max_tokens_in_paged_kv_cache"] == "32768"  # shared
+    assert gpus_of(pair, placement) == (2, 3)
+
+
+def test_a_worker_with_the_drafts_engine_beside_it(tmp_path):
+    settings = replace(SETTINGS, worker_draft=WorkerDraft("triton"))
+    found = configs(worker_engine_repository(settings, engine_pair(), Placement((), (1,))), tmp_path / "m")
+    assert found.keys() == {"wanspec_worker", "draft"}
+    alone = parameters(found["draft"])
+    assert alone["gpt_model_path"] == "/engines/draft/engine"
+    assert alone["gpu_device_ids"] == "1"
+    assert int(alone["max_tokens_in_paged_kv_cache"]) > 2_000_000
+    assert alone.keys() == DRAFT.keys()
+    assert found["draft"].backend == "tensorrtllm"
+    worker = parameters(found["wanspec_worker"])
+    assert (worker["engine"], worker["draft_model"], worker["decoupled"]) == ("triton", "draft", "false")
+
+
+def test_the_experiment_is_a_flag(tmp_path):
+    found = configs(
+        engine_repository(replace(SETTINGS, sampling="logits"), engine_pair(), "", Placement()), tmp_path / "m"
+    )
+    assert parameters(found["wanspec"])["sampling"] == "logits"
 
 
 @pytest.mark.parametrize("gpus", [(0,), (0, 0), (0, 1, 2)])

@@ -44,7 +44,7 @@ def test_a_server_without_engines():
 
 
 def test_two_engines_are_orchestrated():
-    launch = with_engines(SERVER, engine_pair(tensor_parallel=2), (0, 1))
+    launch = with_engines(SERVER, engine_pair(tensor_parallel=2).engines(), (0, 1))
     assert launch.mode == "orchestrator"
     assert launch.env == {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
     assert list(launch.argv) == [
@@ -55,7 +55,7 @@ def test_two_engines_are_orchestrated():
 
 
 def test_one_engine_has_a_leader_and_a_process_for_each_other_gpu():
-    launch = with_engines(SERVER, engine_pair(local_draft=False, tensor_parallel=4), (0, 1, 2, 3))
+    launch = with_engines(SERVER, engine_pair(local_draft=False, tensor_parallel=4).engines(), (0, 1, 2, 3))
     assert (launch.mode, launch.env) == ("leader", {})
     ranks: list[list[str]] = [[]]
     for word in launch.argv[2:]:
@@ -103,7 +103,7 @@ def test_ports_must_differ():
 
 
 def test_the_shell_reads_it_as_it_is_meant():
-    launch = with_engines(replace(SERVER, models=Path("/srv/my models")), engine_pair(), (0,))
+    launch = with_engines(replace(SERVER, models=Path("/srv/my models")), engine_pair().engines(), (0,))
     words = shlex.split(launch.shell().replace("\\\n", " "))
     assert words == [f"{name}={value}" for name, value in launch.env.items()] + list(launch.argv)
 
@@ -114,6 +114,7 @@ def test_shared_memory_holds_the_logits_of_the_drafts():
     assert shm_bytes(pair) == 4 * MIB
     assert shm_bytes(wide) >= 2 * 8 * 152_064 * 4
     assert shm_bytes(wide) % MIB == 0
+    assert shm_bytes(wide, returned=True) >= 2 * (8 + 9) * 152_064 * 4
     server = replace(SERVER, shm_bytes=shm_bytes(wide))
     assert container_shm_bytes(server, 1, 16) > 16 * shm_bytes(wide)
 
@@ -130,8 +131,8 @@ def test_every_flag_is_one_of_the_installed_triton(tmp_path):
     known = set(re.findall(r"^\s+(--[a-z0-9-]+)", done.stdout + done.stderr, re.MULTILINE))
     assert len(known) > 80
     full = replace(SERVER, tls=Path("/certs"), trace_url="http://otel:4318/v1/traces")
-    launches = [plain(full), with_engines(full, engine_pair(), (0,))]
-    launches.append(with_engines(full, engine_pair(local_draft=False, tensor_parallel=2), (0, 1)))
+    launches = [plain(full), with_engines(full, engine_pair().engines(), (0,))]
+    launches.append(with_engines(full, engine_pair(local_draft=False, tensor_parallel=2).engines(), (0, 1)))
     for launch in launches:
         used = {word.partition("=")[0] for word in launch.argv if word.startswith("--")} - {"--allow-run-as-root"}
         assert used <= known

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wanspec.engines.inputs import read_request
 from wanspec.errors import InvalidRequestError, ModelError
 from wanspec.models import resolve
-from wanspec.triton.choice_inputs import word_lists
+from wanspec.triton.tensorrt_llm.inputs import word_lists
 from wanspec.triton.text import load_tokenizer
 from wanspec.triton.text_tensors import Postprocessor, Preprocessor
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from wanspec.conformance.rule import expect, require, rule
 from wanspec.conformance.server import CannotAskError
+from wanspec.conformance.sources import BACKEND, TENSORS
 from wanspec.conformance.subject import OUTPUTS, Subject
 
-SECTION = "TENSORRT_LLM.md section 1, C++ backend"
+SECTION = BACKEND
 
 
 @rule(
@@ -75,7 +76,7 @@ def sequences(subject: Subject) -> None:
 @rule(
     "batching.unlike_requests",
     "Requests at the same time, with and without drafts, long and short, each get their own answer.",
-    section="TENSORRT_LLM.md section 1; in-flight batching",
+    section=f"{TENSORS}; in-flight batching",
     why="a batch that mixes rows answers one client with another's text",
     how="16 requests over eight connections, twice",
 )

@@ -8,9 +8,10 @@ import numpy as np
 
 from wanspec.conformance.rule import RuleFailedError, RuleSkippedError, expect, rule
 from wanspec.conformance.server import CannotAskError
+from wanspec.conformance.sources import BACKEND, CHOICE, TENSORS
 from wanspec.conformance.subject import OUTPUTS, Subject
 
-SECTION = "TENSORRT_LLM.md section 1"
+SECTION = TENSORS
 
 INPUTS = {
     "input_ids": "INT32",
@@ -121,7 +122,7 @@ def required_inputs(subject: Subject) -> None:
 @rule(
     "contract.required_outputs",
     "output_ids and sequence_length must be among the requested outputs.",
-    section=SECTION + ", C++ backend",
+    section=BACKEND,
     why="a controller that forgets one finds out only in production",
     how="asks for one of them at a time",
 )
@@ -156,7 +157,7 @@ def requested_outputs(subject: Subject) -> None:
 @rule(
     "contract.greedy_by_default",
     "With neither top-k nor top-p generation is greedy, and the same every time.",
-    section=SECTION + "; docs/engines.md",
+    section=f"{SECTION}; {CHOICE}",
     why="drafts are verified greedily unless a client says otherwise",
     how="compares with top-k 1, twice",
 )
@@ -201,7 +202,7 @@ def neutral_options(subject: Subject) -> None:
 @rule(
     "contract.exclude_input",
     "exclude_input_in_output decides whether output_ids begins with the prompt; sequence_length counts it.",
-    section=SECTION + ", C++ backend",
+    section=BACKEND,
     why="a loop that expects the other form commits the prompt again, or loses tokens",
     how="asks both ways",
 )

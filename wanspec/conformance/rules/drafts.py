@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from wanspec.conformance.rule import RuleSkippedError, expect, rule
 from wanspec.conformance.rules.ending import words
+from wanspec.conformance.sources import ROUNDS, TENSORS, VERIFICATION
 from wanspec.conformance.subject import Reference, Subject
 
-SECTION = "TENSORRT_LLM.md section 2, acceptance rule"
+SECTION = VERIFICATION
 METRICS = ("total_draft_tokens", "total_accepted_draft_tokens", "acceptance_rate")
 
 
@@ -66,7 +67,7 @@ def right_after_wrong(subject: Subject) -> None:
 @rule(
     "drafts.output_len",
     "request_output_len limits accepted drafts too.",
-    section="TENSORRT_LLM.md section 1",
+    section=TENSORS,
     why="the last round of an answer would overshoot",
     how="all drafts right, every shorter request_output_len",
 )
@@ -81,7 +82,7 @@ def output_len(subject: Subject) -> None:
 @rule(
     "drafts.end_id",
     "end_id inside accepted drafts, or as the bonus token, ends the output and is not part of it.",
-    section="TENSORRT_LLM.md section 2, EOS semantics",
+    section=VERIFICATION,
     why="text after the end, or an end token in the text",
     how="takes each token of the greedy text, up to the bonus token, as end_id",
 )
@@ -99,7 +100,7 @@ def end_id(subject: Subject) -> None:
 @rule(
     "drafts.stop_words",
     "A stop word completed inside accepted drafts ends the output with it; it may begin in the prompt.",
-    section="TENSORRT_LLM.md section 1",
+    section=TENSORS,
     why="verification in rounds would run past the stop",
     how="a word of the second and third draft; one of the last prompt token and the first draft",
 )
@@ -118,7 +119,7 @@ def stop_words(subject: Subject) -> None:
 @rule(
     "drafts.metrics",
     "total_draft_tokens, total_accepted_draft_tokens and acceptance_rate describe the request.",
-    section="TENSORRT_LLM.md section 1, outputs",
+    section=f"{TENSORS}, outputs",
     why="adaptive draft lengths and dashboards stand on them",
     how="every m right of the most drafts",
 )
@@ -135,7 +136,7 @@ def metrics(subject: Subject) -> None:
 @rule(
     "drafts.rounds",
     "Text by rounds of drafts, right and wrong, equals text without drafts.",
-    section="TENSORRT_LLM.md section 2, algorithm",
+    section=ROUNDS,
     why="this is what speculative decoding promises",
     how="rounds with random draft lengths and errors over three greedy texts",
 )

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.conformance.rule import expect, require, rule
+from wanspec.conformance.sources import TENSORS, VERIFICATION
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1"
+SECTION = TENSORS
 
 
 def words(*given: Sequence[int]) -> NDArray[np.int32]:
@@ -37,7 +38,7 @@ def output_len(subject: Subject) -> None:
 @rule(
     "ending.end_id",
     "end_id ends the output and is not part of it.",
-    section="TENSORRT_LLM.md section 2, EOS semantics",
+    section=VERIFICATION,
     why="a controller that finds it among the tokens continues after the end",
     how="takes a token of the greedy text as end_id, and the first",
 )

@@ -9,9 +9,10 @@ import numpy as np
 
 from wanspec.conformance.answer import Answer
 from wanspec.conformance.rule import RuleSkippedError, expect, rule
+from wanspec.conformance.sources import BACKEND, VALIDATION
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1, runtime validation"
+SECTION = VALIDATION
 FAR_TOO_LONG = 1 << 21
 """Tokens; no engine takes as many."""
 
@@ -111,7 +112,7 @@ def drafts_with_beams(subject: Subject) -> None:
 @rule(
     "errors.stop_without_id",
     "A stop request without a request id is an error.",
-    section="TENSORRT_LLM.md section 1, C++ backend",
+    section=BACKEND,
     why="it would stop nothing, silently",
     how="stop true, no request id",
 )
@@ -123,7 +124,7 @@ def stop_without_id(subject: Subject) -> None:
 @rule(
     "errors.streaming_when_not_decoupled",
     "streaming is an error unless the model is decoupled.",
-    section="TENSORRT_LLM.md section 1, C++ backend",
+    section=BACKEND,
     why="one response cannot carry a stream",
     how="streaming true",
 )

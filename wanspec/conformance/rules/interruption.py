@@ -11,9 +11,10 @@ from wanspec.conformance.answer import Answer
 from wanspec.conformance.rule import RuleFailedError, RuleSkippedError, require, rule
 from wanspec.conformance.rules.performance import LONG_PROMPT, measured
 from wanspec.conformance.server import CannotAskError, RefusedError, Running
+from wanspec.conformance.sources import BACKEND
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1, C++ backend"
+SECTION = BACKEND
 LONG = 2048
 """Most tokens of a request that is to be interrupted."""
 ENOUGH_S = 2.0

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from wanspec.conformance.rule import RuleSkippedError, require, rule
 from wanspec.conformance.rules.sampling import first_logits, softmax
+from wanspec.conformance.sources import CHOICE, VERIFICATION
 from wanspec.conformance.statistics import chi_square, chi_square_tail
 from wanspec.conformance.subject import Subject
 
-SECTION = "docs/engines.md, how a token is chosen"
+SECTION = CHOICE
 TOP_K = 8
 LEAST_P = 1e-5
 """A right sampler fails once in so many runs."""
@@ -69,7 +70,7 @@ def plain(subject: Subject) -> None:
 @rule(
     "law.one_hot_drafts",
     "With a draft and one-hot draft_logits the first token has the same law as without.",
-    section=SECTION + "; TENSORRT_LLM.md section 2, with draft_logits",
+    section=f"{SECTION}; {VERIFICATION}",
     why="this is how a remote draft stays lossless above temperature 0",
     how="drafts the second most probable token with draft_logits of 0 for it and -1e4 elsewhere; chi-square",
 )

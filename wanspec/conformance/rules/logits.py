@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanspec.conformance.rule import RuleSkippedError, expect, require, rule
+from wanspec.conformance.sources import TENSORS
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1, outputs"
+SECTION = f"{TENSORS}, outputs"
 LOG_PROBS = ("output_log_probs", "cum_log_probs")
 TOLERANCE = 0.02
 """Of log-probabilities, nats: logits may be of half precision."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from wanspec.conformance.answer import Answer
 from wanspec.conformance.rule import RuleFailedError, expect, require, rule
+from wanspec.conformance.sources import REUSE, TENSORS
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1, performance outputs"
+SECTION = f"{TENSORS}, performance"
 TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
 BLOCKS = ("kv_cache_alloc_new_blocks", "kv_cache_reused_blocks", "kv_cache_alloc_total_blocks")
 LONG_PROMPT = 300
@@ -71,7 +72,7 @@ def blocks(subject: Subject) -> None:
 @rule(
     "performance.reuse",
     "The second request with the same prompt reuses KV blocks of the first, once that has ended.",
-    section="TENSORRT_LLM.md section 2, KV reuse",
+    section=REUSE,
     why="without reuse every round computes the whole prefix again",
     how=f"{LONG_PROMPT} tokens that were not sent before, twice (enable_kv_cache_reuse must be on)",
 )
@@ -91,7 +92,7 @@ def reuse(subject: Subject) -> None:
 @rule(
     "performance.reuse_is_exact",
     "Reuse changes no token: not after the same prompt, not after one that differs at its end.",
-    section="TENSORRT_LLM.md section 2, KV reuse",
+    section=REUSE,
     why="a block that was cached for other tokens poisons an answer",
     how="a prompt, the same with another last token, the first again",
 )

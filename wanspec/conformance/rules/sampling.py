@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from wanspec.conformance.rule import expect, require, rule
 from wanspec.conformance.rules.logits import generation_logits
+from wanspec.conformance.sources import CHOICE, TENSORS
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1; docs/engines.md, how a token is chosen"
+SECTION = f"{TENSORS}; {CHOICE}"
 HOT = 5.0
 DRAWS = 48
 SLACK = 0.02

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from wanspec.conformance.rule import expect, require, rule
 from wanspec.conformance.rules.ending import words
+from wanspec.conformance.sources import CHOICE, TENSORS
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1; docs/engines.md, how a token is chosen"
+SECTION = f"{TENSORS}; {CHOICE}"
 STRONG = 1000.0
 """More than any logit."""
 COUNT = 6

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from wanspec.conformance.answer import tokens_of
 from wanspec.conformance.rule import RuleSkippedError, expect, require, rule
+from wanspec.conformance.sources import TENSORS
 from wanspec.conformance.subject import Subject
 
-SECTION = "TENSORRT_LLM.md section 1 and 8, streaming"
+SECTION = f"{TENSORS}, streaming"
 
 
 def _decoupled(subject: Subject) -> None:

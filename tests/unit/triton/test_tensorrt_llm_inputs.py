@@ -15,8 +15,8 @@ from wanspec.engines.inputs import read_request
 from wanspec.errors import InvalidRequestError
 from wanspec.models import resolve
 from wanspec.triton import endpoint
-from wanspec.triton.choice_inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.request_options import REFUSED, read_options, read_sampling, refuse_options
+from wanspec.triton.tensorrt_llm.inputs import one_hot_inputs, option_inputs, sampling_inputs
 from wanspec.triton.text import TextCodec
 
 CODEC = TextCodec(resolve("small-target"))

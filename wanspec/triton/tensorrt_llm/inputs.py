@@ -38,7 +38,7 @@ def sampling_inputs(sampling: Sampling) -> Tensors:
 
 
 def one_hot_inputs(sampling: Sampling, drafts: Sequence[int], length: int, vocab_size: int) -> Tensors:
-    """What TensorRT-LLM needs above temperature 0, to keep the target's law (TENSORRT_LLM.md section 2).
+    """What TensorRT-LLM needs above temperature 0, to keep the target's law (``docs/sampling.md``).
 
     The drafts' distribution: each was certain. And a seed of its own for the round: its random numbers depend on the
     order of the draws, so that one seed for all rounds would draw the same numbers again.
@@ -71,11 +71,16 @@ def option_inputs(options: GenerationOptions, vocab_size: int) -> Tensors:
     if options.frequency_penalty != 0.0:
         tensors["frequency_penalty"] = _float(options.frequency_penalty)
     if options.logit_bias:
-        bias = np.zeros((1, vocab_size), dtype=np.float32)
-        for token, value in options.logit_bias:
-            bias[0, token] = value
-        tensors["embedding_bias"] = bias
+        tensors["embedding_bias"] = bias_of(options, vocab_size)[None]
     return tensors
+
+
+def bias_of(options: GenerationOptions, vocab_size: int) -> NDArray[np.float32]:
+    """What is to be added to the logits: float32 [vocab_size]."""
+    bias = np.zeros(vocab_size, dtype=np.float32)
+    for token, value in options.logit_bias:
+        bias[token] = value
+    return bias
 
 
 def word_lists(rows: Sequence[Words]) -> NDArray[np.int32]:
