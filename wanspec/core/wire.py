@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from wanspec.core.codecs import DECODERS, ENCODERS, TYPES, message_size
+from wanspec.core.codecs import DECODERS, ENCODERS, TYPES, largest_size, message_size
 from wanspec.core.messages import PROTOCOL_VERSION, Frame, Header, Message
 from wanspec.errors import ProtocolError
 
@@ -99,6 +99,10 @@ def message_bytes(message: Message) -> int:
 
 def split(messages: Sequence[Message], limit: int = SPLIT_BYTES) -> Iterator[tuple[Message, ...]]:
     """Split messages into groups of at most ``limit`` bytes, in order; a message larger than that goes alone."""
+    if len(messages) <= _MAX_MESSAGES and sum(map(largest_size, messages)) + _PREFIX.size * len(messages) <= limit:
+        if messages:
+            yield tuple(messages)
+        return
     group: list[Message] = []
     size = 0
     for message in messages:
