@@ -59,10 +59,10 @@ def message_size(message: Message) -> int:
     """Return the size of an encoded message in bytes. Those sent every round are not encoded for it."""
     if isinstance(message, Drafts):
         return _drafts_size(message)
-    if isinstance(message, Commit):
-        return _COMMIT.size + 4 * len(message.tokens)
     if isinstance(message, PassReport):
         return _PASS.size
+    if isinstance(message, Commit):
+        return _COMMIT.size + 4 * len(message.tokens)
     if isinstance(message, Open):
         return _OPEN.size + _LENGTH.size + len(message.traceparent.encode()) + 4 * len(message.tokens)
     return len(ENCODERS[type(message)](message))
@@ -206,7 +206,7 @@ def _encode_drafts(m: Drafts) -> bytes:
     by_parent, by_token = _fitting(_PARENT_COLUMNS, max(distances)), _fitting(_TOKEN_COLUMNS, max(tokens))
     columns = (*(t & 0xFFFF for t in tokens), *(t >> 16 for t in tokens)) if by_token == 1 else tokens
     lowest = _LOWEST_LOG_PROB
-    floored = [lowest if log_prob < lowest else log_prob for log_prob in log_probs]
+    floored = log_probs if min(log_probs) >= lowest else [lowest if p < lowest else p for p in log_probs]
     layout = _LAYOUT.pack(by_parent | by_token << 2)
     return fixed + layout + _nodes_struct(len(m.nodes), by_parent, by_token).pack(*distances, *columns, *floored)
 
@@ -276,7 +276,7 @@ def _encode_pass(m: PassReport) -> bytes:
 
 def _decode_pass(body: bytes) -> PassReport:
     _end(body, _PASS.size)
-    return PassReport(*_PASS.unpack(body))
+    return tuple.__new__(PassReport, _PASS.unpack(body))
 
 
 def _encode_prefilled(m: Prefilled) -> bytes:

@@ -75,7 +75,7 @@ def decode(data: bytes | memoryview) -> Frame:
         messages.append(message)
     if offset != len(data):
         raise ProtocolError(f"frame: {len(data) - offset} bytes after the last message")
-    header = Header(sender, number, sent, echo, received, bool(flags & _WANT_REPLY))
+    header = Header(sender, number, sent, echo, received, flags & _WANT_REPLY != 0)
     return Frame(header, tuple(messages))
 
 

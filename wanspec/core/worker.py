@@ -85,9 +85,11 @@ class Worker:
         """When a :class:`Tick` is due, in ms; infinity for never."""
         config, due = self.config, self._passes.deadline()
         for sequence in self.sequences.values():
-            due = min(due, sequence.deadline(config))
+            its = sequence.deadline(config)
+            due = its if its < due else due
         for peer in self._peers.values():
-            due = min(due, peer.deadline(config.frame_ms))
+            its = peer.deadline(config.frame_ms)
+            due = its if its < due else due
         return due
 
     # Frames

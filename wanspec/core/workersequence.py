@@ -149,9 +149,8 @@ class WorkerSequence:
             self._extend(leaf, tokens[:keep], values[:keep], new, now)
         if not new:
             return None, wasted
-        key = self.key[1]
         length = len(self.tree.tokens)
-        return Drafts(key, self.epoch, length, self.hashes[length], first, self.passes, tuple(new)), wasted
+        return Drafts(self.key[1], self.epoch, length, self.hashes[length], first, self.passes, tuple(new)), wasted
 
     def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], new: list[DraftNode], now: float) -> None:
         """Add a leaf's children, those that are probable enough, and to ``new`` what to send of them."""

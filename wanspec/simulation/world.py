@@ -134,6 +134,16 @@ class World:
             self.step()
         raise RuntimeError(f"not finished after {limit} steps at {self.now:.0f} ms")
 
+    def finish_one(self) -> None:
+        """Run until a request has finished.
+
+        Raises:
+            RuntimeError: nothing is due.
+        """
+        before = self.unfinished
+        while self.unfinished == before:
+            self.step()
+
     def step(self) -> None:
         """Let the next thing happen.
 
