@@ -28,6 +28,7 @@ from wanspec.core.messages import (
     Refuse,
     RefuseCode,
     Welcome,
+    make,
     make_node,
 )
 from wanspec.errors import ProtocolError
@@ -235,7 +236,7 @@ def _decode_drafts(body: bytes) -> Drafts:
     if not min(distances):
         parents = [parent if distance else ROOT for parent, distance in zip(parents, distances, strict=True)]
     nodes = tuple(map(make_node, zip(parents, tokens, log_probs, strict=True)))
-    return Drafts(sequence, epoch, length, digest, first, passes, nodes)
+    return make(Drafts, (sequence, epoch, length, digest, first, passes, nodes))
 
 
 def _distances(first: int, parents: tuple[int, ...]) -> list[int]:
@@ -276,7 +277,7 @@ def _encode_pass(m: PassReport) -> bytes:
 
 def _decode_pass(body: bytes) -> PassReport:
     _end(body, _PASS.size)
-    return tuple.__new__(PassReport, _PASS.unpack(body))
+    return make(PassReport, _PASS.unpack(body))
 
 
 def _encode_prefilled(m: Prefilled) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from wanspec.core.events import Send
-from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
+from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, Prefilled, make, microseconds
 from wanspec.core.wire import encode, split
 
 _FRAME_COST_MS = 0.25
@@ -81,5 +81,5 @@ class Peer:
 
     def _frame(self, messages: tuple[Message, ...], sender: int, now: float) -> Send:
         self._frame_number += 1
-        header = Header(sender, self._frame_number, microseconds(now), self.echo, self.echo_received)
-        return Send(self.link, encode(Frame(header, messages)))
+        header = make(Header, (sender, self._frame_number, microseconds(now), self.echo, self.echo_received, False))
+        return make(Send, (self.link, encode(make(Frame, (header, messages))), False))

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from wanspec.core.codecs import DECODERS, ENCODERS, TYPES, largest_size, message_size
-from wanspec.core.messages import PROTOCOL_VERSION, Frame, Header, Message
+from wanspec.core.messages import PROTOCOL_VERSION, Frame, Header, Message, make
 from wanspec.errors import ProtocolError
 
 MAX_FRAME_BYTES = 8 << 20
@@ -75,8 +75,8 @@ def decode(data: bytes | memoryview) -> Frame:
         messages.append(message)
     if offset != len(data):
         raise ProtocolError(f"frame: {len(data) - offset} bytes after the last message")
-    header = Header(sender, number, sent, echo, received, flags & _WANT_REPLY != 0)
-    return Frame(header, tuple(messages))
+    header = make(Header, (sender, number, sent, echo, received, flags & _WANT_REPLY != 0))
+    return make(Frame, (header, tuple(messages)))
 
 
 def read(data: bytes) -> Frame | ProtocolError:

@@ -35,6 +35,7 @@ from wanspec.core.messages import (
     Open,
     PassReport,
     Prefilled,
+    make,
     microseconds,
 )
 from wanspec.core.passes import Pass, Passes, read
@@ -248,7 +249,7 @@ class Worker:
         self._passes.engine_ms = engine_ms
         queue_ms = max(0.0, now - done.began_ms - engine_ms)
         prefills = row + sum([sequence.passes == 0 for sequence, _ in done.items])
-        report = PassReport(engine_ms, queue_ms, done.leaves, row + len(done.items), prefills)
+        report = make(PassReport, (engine_ms, queue_ms, done.leaves, row + len(done.items), prefills))
         if prefills:
             done.count_computed(event.expansion.computed)
         reported: set[int] = set()

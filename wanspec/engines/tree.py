@@ -100,7 +100,7 @@ class TreeDraftEngine:
                 raise
             raise EngineError(f"the draft pass failed: {type(error).__name__}: {error}") from error
         self._evict({sequence.key for sequence in batch})
-        return replace(expansion, computed=tuple(computed))
+        return expansion._replace(computed=tuple(computed))
 
     def release(self, key: Hashable) -> None:
         """A sequence has ended: its tree is forgotten, its prefix may serve others; unknown keys are ignored."""
@@ -207,7 +207,7 @@ class TreeDraftEngine:
             wide = logits if logits.dtype == torch.float64 else logits.float()
             expansion = rank_children(wide.cpu().numpy(), batch, top)
         ended = self._pace.wait(started, sum(len(plan.tokens) for plan in plans))
-        return replace(expansion, engine_ms=(ended - started) / 1e6)
+        return expansion._replace(engine_ms=(ended - started) / 1e6)
 
     def _evict(self, active: set[Hashable]) -> None:
         """Keep to the budget: ended sequences go first, then the least recently used."""

@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from math import inf
 
@@ -239,11 +240,10 @@ class World:
     def _send_up(self, action: Send) -> None:
         link, data = self.network.connection, action.data
         event: WorkerEvent = LinkOpened(link, data) if action.opening else Steered(data)
-        self.network.up(lambda: self._worker(event), lossy=not action.opening)
+        self.network.up(partial(self._worker, event), lossy=not action.opening)
 
     def _send_down(self, action: Send) -> None:
-        data = action.data
-        self.network.down(action.link, lambda: self._controller(Received(0, data)))
+        self.network.down(action.link, partial(self._controller, Received(0, action.data)))
 
     def _break(self, reason: str) -> None:
         if self.network.connected:
