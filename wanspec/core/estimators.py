@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
-from math import exp, isfinite, log
+from math import exp, inf, log
 
 from wanspec.core.calibration import RANKS, Calibration
 
@@ -110,7 +110,7 @@ class Estimators:
 
         What no clock can have measured (negative, not finite) is left out: waits are computed from these.
         """
-        if not isfinite(value) or value < 0.0:
+        if not 0.0 <= value < inf:
             return
         window = self._windows.get(name)
         if window is not None:

@@ -76,7 +76,8 @@ class TablePair:
             rows = (mixed & np.uint64(0xFFFF)).astype(np.int64)
             first = (mixed >> np.uint64(40)).astype(np.int64)
             tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
-        return Expansion(tokens, table.log_probs.take(rows, 0)[:, :top], table.entropies.take(rows), engine_ms)
+        said = table.said.take(rows, 0)
+        return Expansion(tokens, said[:, :top], said[:, RANKS], engine_ms)
 
     def _children(self, first: int, top: int) -> Sequence[int]:
         vocab = self.vocab_size

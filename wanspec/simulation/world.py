@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
@@ -117,7 +117,7 @@ class World:
 
     def at(self, time: float, do: Callable[[], None]) -> None:
         """Do something at a time."""
-        heapq.heappush(self._queue, (time if time > self.now else self.now, next(self._order), do))
+        heappush(self._queue, (time if time > self.now else self.now, next(self._order), do))
 
     def run(self, until: float = inf, *, limit: int = 1_000_000) -> None:
         """Run until all requests have finished or the time is reached.
@@ -153,7 +153,7 @@ class World:
         """
         if not self._queue:
             raise RuntimeError("nothing is due, but a request has not finished")
-        self.now, _, do = heapq.heappop(self._queue)
+        self.now, _, do = heappop(self._queue)
         do()
 
     def crash_worker(self) -> None:
