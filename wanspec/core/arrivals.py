@@ -53,6 +53,10 @@ class Arrivals:
             return measured
         return (self._estimators.median("rtt") or 0.0) + 1.5 * self.pass_ms
 
+    def committed_ms(self, length: int) -> float | None:
+        """When the worker was told of the first ``length`` tokens; None if it was not, in its present epoch."""
+        return self._committed_ms.get(length - 1)
+
     def opened(self, now: float) -> None:
         """The worker is told of the sequence."""
         root = self._tree.root

@@ -205,6 +205,7 @@ class Controller:
             self._observe("rtt", rtt, None)
         actions: list[Action] = []
         touched: dict[int, Sequence] = {}
+        link.rtt_ms = rtt
         for message in frame.messages:
             actions += self._message(link, message, touched, now)
         for sequence in touched.values():
@@ -219,11 +220,14 @@ class Controller:
             if isinstance(message, Prefilled):
                 sequence.remote.prefilled(message)
             elif isinstance(message, Drafts):
-                self._drafts(sequence, message, now)
+                self._drafts(sequence, message, link.rtt_ms, now)
                 touched[sequence.number] = sequence
-            elif sequence.remote.lost(message):
-                self._reopen(sequence, now)
-                touched[sequence.number] = sequence
+            else:
+                again = sequence.remote.lost(message)
+                sequence.log.event(f"worker lost it: {message.code.name.lower()}", now)
+                if again:
+                    self._reopen(sequence, now)
+                    touched[sequence.number] = sequence
         elif isinstance(message, PassReport):
             if message.prefills == 0 and 0.0 <= message.pass_ms <= _LONGEST_PASS_MS:
                 self._observe("pass", message.pass_ms, None)
@@ -249,15 +253,17 @@ class Controller:
             self._open_remote(sequence, now)
         return []
 
-    def _drafts(self, sequence: Sequence, message: Drafts, now: float) -> None:
+    def _drafts(self, sequence: Sequence, message: Drafts, rtt_ms: float | None, now: float) -> None:
         fresh = message.epoch == sequence.remote.epoch
         if sequence.remote.receive(message, self.config.fingerprint.vocab_size, now):
             sequence.overdue = sequence.overdue and not fresh
             if fresh:
+                sequence.heard(message.length, rtt_ms, now)
                 sequence.seen.received(message.length, sequence.remote.passed, now)
                 self._take_measured(sequence)
         else:
             sequence.tally.desyncs += 1
+            sequence.log.event("desync", now)
             sequence.remote.drop()
             self._reopen(sequence, now)
 
@@ -275,6 +281,7 @@ class Controller:
         if number is not None:
             sequence.remote.start(number)
             sequence.opened_ms = now
+            sequence.log.event("worker opens it", now)
             sequence.seen.opened(now)
             sequence.overdue = False
 
@@ -287,6 +294,7 @@ class Controller:
         for sequence in list(self.sequences.values()):
             if sequence.remote.open and sequence.remote.link == number:
                 sequence.remote.cut_off()
+                sequence.log.event("link down", now)
                 self._open_remote(sequence, now)
                 actions += sequence.advance(now)
         return actions

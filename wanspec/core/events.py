@@ -10,8 +10,10 @@ from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.control import Control
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.options import PLAIN, GenerationOptions
+from wanspec.core.rounds import Round
 from wanspec.core.sampling import GREEDY, Sampling
 from wanspec.core.tree import Origin
+from wanspec.core.workercounters import SequenceRecord
 
 ActionId: TypeAlias = tuple[int, int]
 """(sequence, counter). A counter per sequence, so that one sequence's log replays alone."""
@@ -241,13 +243,17 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The sequence has ended. ``reason``: ``stop``, ``length``, ``cancelled``, ``deadline`` or ``error``."""
+    """The sequence has ended. ``reason``: ``stop``, ``length``, ``cancelled``, ``deadline`` or ``error``.
+
+    ``rounds``: all of them; the last one is without tokens where the end came amid a round.
+    """
 
     sequence: int
     reason: str
     summary: dict[str, object]
     error: str = ""
     log: tuple[str, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
 
 Action: TypeAlias = Verify | Draft | Abort | Connect | Disconnect | Send | Emit | Finished
@@ -302,4 +308,11 @@ class Release:
     key: object
 
 
-WorkerAction: TypeAlias = Send | Disconnect | Expand | Release
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A sequence that its controller traces has ended: what was done for it."""
+
+    record: SequenceRecord
+
+
+WorkerAction: TypeAlias = Send | Disconnect | Expand | Release | Traced

@@ -57,13 +57,20 @@ def stream_instance(instance: bytes, stream: int) -> bytes:
 
 
 class Link:
-    """One link. The controller feeds it events and sends what it returns."""
+    """One link. The controller feeds it events and sends what it returns.
+
+    Attributes:
+        worker: what the worker said of itself; None while it is not up.
+        refusal: why one side refused the other, until that is over.
+        rtt_ms: round-trip time that the last frame measured, None if it measured none.
+    """
 
     def __init__(self, number: int, instance: bytes, config: ControllerConfig) -> None:
         self.number = number
         self.state = LinkState.DOWN
         self.worker: Welcome | None = None
         self.refusal = ""
+        self.rtt_ms: float | None = None
         self.counters = LinkCounters()
         self._instance = instance
         self._sender = int.from_bytes(instance[:8], "little")

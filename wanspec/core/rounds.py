@@ -4,13 +4,49 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import NamedTuple, TypeAlias
 
 from wanspec.core.tree import Origin
+
+Scores: TypeAlias = tuple[tuple[str, float], ...]
+"""What a policy expected of each option, in tokens; empty where it weighs nothing."""
+
+
+class StepKind(Enum):
+    """What a sequence was doing."""
+
+    VERIFY = "verify"
+    DRAFT = "draft"
+    WAIT = "wait"
+
+
+class Step(NamedTuple):
+    """A part of a round. Steps follow each other without a gap. Times in ms, ``*_ms`` since the request was submitted.
+
+    Attributes:
+        kind: an engine call, or a wait for the worker.
+        began_ms, ended_ms: from the decision to its outcome.
+        cause: why it drafted or waited; how it failed, if it did.
+        scores: of the options, as they were when it was decided.
+        engine_ms: of an engine call, the engine's own time; the rest of it is Triton's queue and transport.
+        network_ms, worker_ms: of a wait that drafts ended, how long they or the commit they follow were under way
+            between the regions, and how long the worker had the commit. Half a round trip each way is assumed.
+    """
+
+    kind: StepKind
+    began_ms: float
+    ended_ms: float
+    cause: str = ""
+    scores: Scores = ()
+    engine_ms: float = 0.0
+    network_ms: float = 0.0
+    worker_ms: float = 0.0
 
 
 @dataclass(slots=True)
 class Round:
-    """One verification. Times in ms since the request was submitted.
+    """One verification, and what led to it. Times in ms since the request was submitted.
 
     Attributes:
         index: from 0; round 0 is the prefill.
@@ -24,6 +60,11 @@ class Round:
         local_passes: local draft steps since the previous round.
         waited_ms, causes: time spent waiting for the worker, and why it waited or drafted locally.
         engine_ms: target engine time.
+        steps: its critical path.
+        events: (time, what) of what went wrong or changed: see ``docs/operations.md``.
+        rtt_ms: round-trip time as it was estimated at the end; None if no worker has been heard.
+        epoch: of the sequence on the worker, 0 for none.
+        bytes_up, bytes_down: of the sequence's messages meanwhile.
     """
 
     index: int
@@ -39,6 +80,23 @@ class Round:
     waited_ms: float = 0.0
     causes: tuple[str, ...] = ()
     engine_ms: float = 0.0
+    steps: tuple[Step, ...] = ()
+    events: tuple[tuple[float, str], ...] = ()
+    rtt_ms: float | None = None
+    epoch: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def network_ms(self) -> float:
+        """How long it waited for the network."""
+        return sum(step.network_ms for step in self.steps)
+
+    @property
+    def queued_ms(self) -> float:
+        """How long its engine calls took beyond the engines' own time: Triton's queue and transport."""
+        calls = [step for step in self.steps if step.kind is not StepKind.WAIT]
+        return sum(max(0.0, step.ended_ms - step.began_ms - step.engine_ms) for step in calls)
 
 
 @dataclass(slots=True)

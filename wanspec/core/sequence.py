@@ -27,7 +27,8 @@ from wanspec.core.events import (
 from wanspec.core.options import GenerationOptions
 from wanspec.core.policies import DraftLocally, Outcome, VerifyNow, Wait
 from wanspec.core.remote import RemoteDrafts
-from wanspec.core.rounds import Round, Tally
+from wanspec.core.roundlog import Flight, RoundLog
+from wanspec.core.rounds import Round, StepKind, Tally
 from wanspec.core.shadow import Shadow
 from wanspec.core.tree import Node, Origin, TokenTree
 
@@ -51,7 +52,7 @@ class Sequence:
         self.estimators = estimators
         self.tree = TokenTree(request.prompt)
         self.tally = Tally()
-        self.rounds: list[Round] = []
+        self.log = RoundLog(len(request.prompt), submitted)
         self._drafts_by = draft_sampling(request.sampling, config.sampling)
         drafting = drafting_for(self.policy.drafting(estimators), self._drafts_by)
         self.remote = RemoteDrafts(number, self.tree, self.tally, drafting, request.traceparent, config.piece_tokens)
@@ -76,7 +77,6 @@ class Sequence:
         self._retries_left = config.engine_retries
         self._wait_began: float | None = None
         self._wake: float | None = None
-        self._round = Round(0, len(request.prompt), 0.0)
         self._before_end = request.options.without_end(request.end_ids, config.fingerprint.vocab_size)
         self.aim()
 
@@ -130,6 +130,11 @@ class Sequence:
         """When the present wait began, None where there is none."""
         return self._wait_began
 
+    @property
+    def rounds(self) -> list[Round]:
+        """Those that have ended."""
+        return self.log.rounds
+
     # What an operator sets
 
     @property
@@ -180,7 +185,7 @@ class Sequence:
     def begin(self, now: float) -> list[Action]:
         """Its turn has come."""
         self._began = self.opened_ms = now
-        self._round.began_ms = now - self._submitted
+        self.log.begin(now)
         return self.advance(now)
 
     def advance(self, now: float) -> list[Action]:
@@ -196,11 +201,12 @@ class Sequence:
                 self._wake = self._wait_began_at(now) + decision.limit_ms
                 return []
             self.tally.wait_timeouts += 1
+            self.log.event("wait timed out", now)
             self.overdue = True
             decision = self.policy.decide(self, now)
         self._end_wait(now)
         if isinstance(decision, DraftLocally):
-            if self._round.local_passes < self._config.max_draft:
+            if self.log.current.local_passes < self._config.max_draft:
                 return self._draft(decision, now)
             decision = VerifyNow(self.most_drafts)  # more can never be of use, whatever the policy thinks
         assert isinstance(decision, VerifyNow), "a policy may not wait for a worker that is overdue"
@@ -229,7 +235,7 @@ class Sequence:
 
     def verified(self, event: Verified, now: float) -> list[Action]:
         """The target's answer, to which :meth:`objection` had none: accepted drafts, one token of its own. Commit."""
-        path = self._settle()
+        path = self._settle(now, event.engine_ms)
         accepted = len(event.tokens) - 1
         committed, ended = self._until_end(event.tokens)
         self._account(path, accepted, committed, event, now)
@@ -251,13 +257,19 @@ class Sequence:
         self.remote.commit(committed)
         return actions
 
+    def heard(self, length: int, rtt_ms: float | None, now: float) -> None:
+        """Drafts after the first ``length`` committed tokens have come, in a frame that measured ``rtt_ms``."""
+        sent = self.arrivals.committed_ms(length)
+        rtt = self.estimators.median("rtt") if rtt_ms is None else rtt_ms
+        self.log.flight = None if sent is None or rtt is None else Flight(sent, rtt, now)
+
     def drafted(self, event: Drafted, now: float) -> None:
         """The local draft's answer: add it below the path it was drafted after."""
-        path = self._settle()
+        path = self._settle(now, event.engine_ms)
         node = path[-1] if path else self.tree.root
         self.tally.local_draft_passes += len(event.tokens)
         self.tally.local_draft_ms += event.engine_ms
-        self._round.local_passes += len(event.tokens)
+        self.log.current.local_passes += len(event.tokens)
         if self.shadow is not None:
             self.shadow.drafted(len(event.tokens))
         for index, token in enumerate(event.tokens):
@@ -270,14 +282,16 @@ class Sequence:
     def failed(self, event: Failed, now: float) -> list[Action]:
         """An engine call failed: do without the local draft, or try the target again, or give up."""
         drafting = self._is_draft
-        self._settle()
+        self._settle(now, 0.0, event.error)
         if drafting:
             self._local_draft = False
             self.tally.causes["local draft failed"] += 1
+            self.log.event("local draft failed", now)
             return []
         if self._retries_left > 0:
             self._retries_left -= 1
             self.tally.engine_retries += 1
+            self.log.event("target failed", now)
             return []
         return self.finish("error", now, event.error)
 
@@ -307,10 +321,13 @@ class Sequence:
             return []
         self._end_wait(now)
         self.finished, self.end_reason = True, reason
-        actions: list[Action] = [] if self._pending is None else [Abort(self._pending)]
-        self._pending = None
+        actions: list[Action] = []
+        if self._pending is not None:
+            actions.append(Abort(self._pending))
+            self._settle(now, 0.0, reason)
         self.remote.close()
-        return [*actions, Finished(self.number, reason, self.summary(reason, now), error)]
+        rounds = self.log.closed(now, self.estimators.median("rtt"), self.remote.epoch, self.tally)
+        return [*actions, Finished(self.number, reason, self.summary(reason, now), error, rounds=rounds)]
 
     def called_ms(self, now: float) -> float:
         """For how long the engine call that is under way has been."""
@@ -356,8 +373,9 @@ class Sequence:
         path = list(decision.path) or self.tree.best_path(min(decision.count, self.most_drafts))
         if self.shadow is not None:
             self.shadow.verifying(self.most_drafts)
+        self.log.decided("", self.policy.scores)
         action = self._call(path, now, is_draft=False)
-        self._round.verify_ms = now - self._submitted
+        self.log.verifying(now)
         drafts = tuple(node.token for node in path)
         committed, log_probs = len(self.tree.tokens), self.policy.wants_entropy or self.request.log_probs
         sampling, first = self.request.sampling, self.tally.rounds == 0
@@ -380,7 +398,9 @@ class Sequence:
         self._is_draft = is_draft
         return self._pending
 
-    def _settle(self) -> list[Node]:
+    def _settle(self, now: float, engine_ms: float, failure: str = "") -> list[Node]:
+        kind = StepKind.DRAFT if self._is_draft else StepKind.VERIFY
+        self.log.called(kind, self._pending_since, now, engine_ms, failure)
         path, self._pending, self._pending_path = self._pending_path, None, []
         return path
 
@@ -433,13 +453,8 @@ class Sequence:
         for index, node in enumerate(path):
             tally.verified(index, node.origin, index < min(accepted, len(committed)))
         self.remote.committing(committed)
-        done = self._round
-        done.drafted = tuple(node.token for node in path)
-        done.origins = tuple(node.origin for node in path)
-        done.accepted, done.committed = accepted, committed
-        done.engine_ms, done.ended_ms = event.engine_ms, now - self._submitted
-        self.rounds.append(done)
-        self._round = Round(done.index + 1, done.length + len(committed), done.ended_ms)
+        rtt, epoch = self.estimators.median("rtt"), self.remote.epoch
+        self.log.end(path, accepted, committed, now, engine_ms=event.engine_ms, rtt_ms=rtt, epoch=epoch, tally=tally)
 
     def _begin_wait(self, decision: Wait, now: float) -> None:
         self._wait_began = now
@@ -453,9 +468,9 @@ class Sequence:
         self._wake = None
         if self._wait_began is not None:
             self.tally.waited_ms += now - self._wait_began
-            self._round.waited_ms += now - self._wait_began
+            self.log.waited(self._wait_began, now)
             self._wait_began = None
 
     def _cause(self, cause: str) -> None:
         self.tally.causes[cause] += 1
-        self._round.causes += (cause,)
+        self.log.decided(cause, self.policy.scores)

@@ -18,6 +18,7 @@ from wanspec.core.events import (
     Release,
     Steered,
     Tick,
+    Traced,
     WorkerAction,
     WorkerEvent,
 )
@@ -41,7 +42,7 @@ from wanspec.core.messages import (
 from wanspec.core.passes import Pass, Passes, read
 from wanspec.core.peer import Peer
 from wanspec.core.wire import decode, sender_of
-from wanspec.core.workercounters import WorkerCounters
+from wanspec.core.workercounters import PassRecord, WorkerCounters
 from wanspec.core.workersequence import Key, WorkerSequence
 from wanspec.errors import ProtocolError
 
@@ -73,7 +74,7 @@ class Worker:
         elif isinstance(event, Disconnected):
             self._unlink(event.link, now)
         elif isinstance(event, ExpandFailed):
-            self._expand_failed(event)
+            self._expand_failed(event, now)
         elif isinstance(event, Tick):
             self._tick(now)
         expand = self._passes.begin(self.sequences.values(), now)
@@ -126,7 +127,7 @@ class Worker:
         elif isinstance(message, Close):
             sequence = self.sequences.get((peer.instance, message.sequence))
             if sequence is not None and message.epoch >= sequence.epoch:
-                self._keep(sequence, now)
+                self._keep(sequence, "closed", now)
         elif not isinstance(message, Hello):
             self.counters.foreign += 1
 
@@ -161,7 +162,7 @@ class Worker:
             if message.epoch <= known.epoch:
                 self.counters.duplicates += 1
                 return
-            self._remove(known)
+            self._remove(known, "opened again", now)
         prefix, lost = None, open_problem(self.config, message, len(self.sequences))
         if lost is None and message.prefix_length:
             prefix = self._kept.find(peer.instance, message.prefix_length, message.prefix_hash, now)
@@ -178,7 +179,7 @@ class Worker:
     def _commit(self, peer: Peer, message: Commit, now: float) -> None:
         sequence = self.sequences.get((peer.instance, message.sequence))
         if sequence is not None and message.epoch > sequence.epoch:
-            self._remove(sequence)  # the controller has opened it again, and that message has not come
+            self._remove(sequence, "opened again", now)  # by a message that has not come
             sequence = None
         if sequence is None:
             peer.reply(Lost(message.sequence, message.epoch, LostCode.UNKNOWN, message.from_length))
@@ -188,28 +189,32 @@ class Worker:
             return
         sequence.heard_ms = now
         if any(token >= self.config.fingerprint.vocab_size for token in message.tokens):
-            self._lose(peer, sequence, LostCode.DESYNC)
+            self._lose(peer, sequence, LostCode.DESYNC, now)
         elif message.from_length > sequence.length:
             self.counters.gaps += 1
             sequence.hold(message, now)
         elif not sequence.commit(message):
             self.counters.desyncs += 1
-            self._lose(peer, sequence, LostCode.DESYNC)
+            self._lose(peer, sequence, LostCode.DESYNC, now)
         elif sequence.length >= self.config.context:
-            self._lose(peer, sequence, LostCode.CONTEXT)
+            self._lose(peer, sequence, LostCode.CONTEXT, now)
 
-    def _lose(self, peer: Peer, sequence: WorkerSequence, code: LostCode) -> None:
+    def _lose(self, peer: Peer, sequence: WorkerSequence, code: LostCode, now: float) -> None:
         peer.reply(Lost(sequence.key[1], sequence.epoch, code, sequence.length))
-        self._remove(sequence)
+        self._remove(sequence, f"lost: {code.name.lower()}", now)
 
-    def _remove(self, sequence: WorkerSequence) -> None:
+    def _remove(self, sequence: WorkerSequence, why: str, now: float) -> None:
         sequence.closed = True
         del self.sequences[sequence.key]
         self._actions.append(Release(sequence.engine_key))
+        record = sequence.record
+        if record is not None:
+            record.ended, record.ended_ms, record.prefilled = why, now, sequence.prefilled
+            self._actions.append(Traced(record))
 
-    def _keep(self, sequence: WorkerSequence, now: float) -> None:
+    def _keep(self, sequence: WorkerSequence, why: str, now: float) -> None:
         """Remove a sequence that may be of use to a later one."""
-        self._remove(sequence)
+        self._remove(sequence, why, now)
         self._kept.keep(sequence.key[0], sequence.tree.tokens, sequence.hashes, now)
 
     def _unlink(self, link: int, now: float) -> None:
@@ -217,20 +222,20 @@ class Worker:
             if peer.link == link:
                 del self._peers[sender]
         for sequence in [s for s in self.sequences.values() if s.link == link]:
-            self._keep(sequence, now)
+            self._keep(sequence, "link down", now)
 
     def _tick(self, now: float) -> None:
         late = self._passes.take_late(now)
         if late is not None:
-            self._abandon(late)
+            self._abandon(late, now)
         for sequence in list(self.sequences.values()):
             peer = self._peer_of(sequence)
             if peer is None:
-                self._remove(sequence)
+                self._remove(sequence, "link down", now)
             elif now >= sequence.heard_ms + self.config.idle_ms:
-                self._lose(peer, sequence, LostCode.UNKNOWN)
+                self._lose(peer, sequence, LostCode.UNKNOWN, now)
             elif now >= sequence.deadline(self.config):
-                self._lose(peer, sequence, LostCode.GAP)
+                self._lose(peer, sequence, LostCode.GAP, now)
 
     # Passes
 
@@ -240,7 +245,7 @@ class Worker:
             return
         children = read(event.expansion, done.leaves, self.config.fingerprint.vocab_size)
         if children is None:
-            self._abandon(done)
+            self._abandon(done, now)
             return
         engine_ms, counters, row = event.expansion.engine_ms, self.counters, 0 if done.chunk is None else 1
         counters.passes += 1
@@ -260,6 +265,9 @@ class Worker:
                 continue
             drafts, wasted = sequence.grow(nodes, children.part(row - len(nodes), row), now)
             counters.wasted_leaves += wasted
+            if sequence.record is not None:
+                made = 0 if drafts is None else len(drafts.nodes)
+                sequence.record.add(PassRecord(done.began_ms, now, engine_ms, queue_ms, len(nodes), made))
             peer = self._peer_of(sequence)
             if peer is None:
                 continue
@@ -272,17 +280,17 @@ class Worker:
                 counters.nodes += len(drafts.nodes)
                 peer.reply(drafts)
 
-    def _expand_failed(self, event: ExpandFailed) -> None:
+    def _expand_failed(self, event: ExpandFailed, now: float) -> None:
         done = self._passes.take(event.number)
         if done is not None:
-            self._abandon(done)
+            self._abandon(done, now)
 
-    def _abandon(self, done: Pass) -> None:
+    def _abandon(self, done: Pass, now: float) -> None:
         self.counters.failed_passes += 1
         for sequence in done.sequences:
             peer = self._peer_of(sequence)
             if not sequence.closed and peer is not None:
-                self._lose(peer, sequence, LostCode.ENGINE)
+                self._lose(peer, sequence, LostCode.ENGINE, now)
 
     def _peer_of(self, sequence: WorkerSequence) -> Peer | None:
         return self._peers.get(sequence.sender)

@@ -1,8 +1,12 @@
-"""What a worker counts."""
+"""What a worker counts, and what it remembers of sequences that are traced."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+MOST_PASSES = 4096
+"""Of one sequence, that are remembered."""
 
 
 @dataclass(slots=True)
@@ -21,3 +25,43 @@ class WorkerCounters:
     desyncs: int = 0
     gaps: int = 0
     refused: int = 0
+
+
+class PassRecord(NamedTuple):
+    """One draft pass as one sequence saw it. ms on the worker's clock.
+
+    ``queue_ms`` is what the pass took beyond the engine's own time. ``nodes`` went to the controller.
+    """
+
+    began_ms: float
+    ended_ms: float
+    engine_ms: float
+    queue_ms: float
+    leaves: int
+    nodes: int
+
+
+@dataclass(slots=True)
+class SequenceRecord:
+    """What a worker did for one sequence of a controller, in one epoch. ms on the worker's clock.
+
+    Attributes:
+        traceparent: W3C trace context of the controller.
+        passes: the first :data:`MOST_PASSES` of them.
+        ended: why it ended; empty while it has not.
+    """
+
+    number: int
+    epoch: int
+    traceparent: str
+    opened_ms: float
+    ended_ms: float = 0.0
+    ended: str = ""
+    prompt_tokens: int = 0
+    prefilled: int = 0
+    passes: list[PassRecord] = field(default_factory=list)
+
+    def add(self, record: PassRecord) -> None:
+        """Keep a pass."""
+        if len(self.passes) < MOST_PASSES:
+            self.passes.append(record)

@@ -13,6 +13,7 @@ from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open, make, m
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.scheduler import Frontier
 from wanspec.core.tree import LIVE, Node, Origin, TokenTree
+from wanspec.core.workercounters import SequenceRecord
 
 Key: TypeAlias = tuple[bytes, int]
 """(instance UUID of the controller, its number of the sequence)."""
@@ -44,6 +45,7 @@ class WorkerSequence:
     Attributes:
         computed: how many of its first tokens should be in the engine's KV cache.
         prefilled: tokens that the engine has computed before the first leaf.
+        record: of its passes; None where the controller does not trace it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class WorkerSequence:
         self.sender = int.from_bytes(key[0][:8], "little")
         self.drafting = opened.drafting
         self.sampling = sampling_of(opened)
+        self.record = _record_of(opened, now) if is_sampled(opened.traceparent) else None
         self.computed = opened.prefix_length
         self.prefilled = 0
         known = [] if prefix is None else prefix.tokens[: opened.prefix_length]
@@ -191,3 +194,15 @@ class WorkerSequence:
         elif fresh:
             self.frontier.moved(self.tree.size)
         return self.hashes[message.from_length + len(message.tokens)] == message.hash
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether a W3C trace context says that its trace is recorded."""
+    try:
+        return bool(int(traceparent[53:55], 16) & 1)
+    except ValueError:
+        return False
+
+
+def _record_of(opened: Open, now: float) -> SequenceRecord:
+    return SequenceRecord(opened.sequence, opened.epoch, opened.traceparent, now, prompt_tokens=opened.length)

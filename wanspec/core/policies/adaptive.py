@@ -11,6 +11,7 @@ from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
 from wanspec.core.policies.base import Decision, DraftLocally, Outcome, VerifyNow, View, Wait
 from wanspec.core.policies.lookahead import Conditions, Lookahead, local_round, look_ahead, price_within
+from wanspec.core.rounds import Scores
 from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
@@ -66,6 +67,7 @@ class Adaptive:
     _look: Lookahead | None = field(default=None, init=False, repr=False)
     _conditions: Conditions | None = field(default=None, init=False, repr=False)
     _with_worker: bool = field(default=False, init=False, repr=False)
+    scores: Scores = field(default=(), init=False, repr=False)
 
     name: ClassVar[str] = "adaptive"
     uses_worker: ClassVar[bool] = True
@@ -84,6 +86,7 @@ class Adaptive:
 
     def decide(self, view: View, now: float) -> Decision:
         """Score the options, take the best."""
+        self.scores = ()
         if view.generated == 0:
             return VerifyNow(0)
         self._steer(view, now)
@@ -105,10 +108,12 @@ class Adaptive:
         score = self._score
         best = score(look, c, worker, chances, levels, due, now, now)
         decision: Decision = VerifyNow(len(path), tuple(path))
+        scores = [("verify", best)]
         # Where a chain ends before its drafts do, these are not worth their time; nor is one more of them.
         if room > 0 and view.local_draft and not (path[-1] if path else view.tree.root).children:
             d = c.draft_ms
             value = score(look, c, worker, [*chances, mean], [*levels, due], due + pass_ms, now, now + d) - c.price
+            scores.append(("draft", value))
             if value > best:
                 best, decision = value, DraftLocally(1, "worth a draft", tuple(path))
         began = now if view.waited_ms is None else view.waited_ms
@@ -119,8 +124,10 @@ class Adaptive:
                 more.append(mean)
                 then.append(due + level * pass_ms)
                 value = score(look, c, True, more, then, due + (level + 1) * pass_ms, now, due + level * pass_ms)
+                scores.append(("wait" if level == 0 else f"wait {level + 1}", value))
                 if value > best:
                     best, decision = value, Wait(due + level * pass_ms - began + 0.5 * pass_ms, "next drafts")
+        self.scores = tuple(scores)
         self._tarried = self._tarried or not isinstance(decision, VerifyNow)
         return decision
 

@@ -11,6 +11,7 @@ from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators
 from wanspec.core.messages import Drafting
+from wanspec.core.rounds import Scores
 from wanspec.core.tree import Node, TokenTree
 from wanspec.errors import InvalidRequestError
 
@@ -150,6 +151,11 @@ class Policy(Protocol):
         """Name of the policy that this one has come down to so far."""
         ...
 
+    @property
+    def scores(self) -> Scores:
+        """What the options of the last decision were worth."""
+        ...
+
 
 class Plain:
     """What policies that never turn into another share."""
@@ -162,6 +168,11 @@ class Plain:
     def regime(self) -> str:
         """Always itself."""
         return self.name
+
+    @property
+    def scores(self) -> Scores:
+        """None: it weighs nothing."""
+        return ()
 
 
 def build(kind: type[Any], parameters: Mapping[str, float | int | str]) -> Any:
