@@ -22,20 +22,15 @@ from typing import Any
 from wanspec.bench.results import Results, load
 from wanspec.bench.rows import as_measured, unscaled
 from wanspec.cli.simulation_options import contenders
-from wanspec.engines.torch_model import TorchModel
 from wanspec.models import PAIRS, resolve
 from wanspec.prompts import bench_prompts
 from wanspec.simulation.catalogue import source_setup
 from wanspec.simulation.experiment import processors, run_jobs
-from wanspec.simulation.recording import Width, record
 from wanspec.simulation.setup import Contender, Measured, Setup
 from wanspec.simulation.timings import timing
 from wanspec.simulation.traces import TracePair, write_trace
 from wanspec.triton.regions import DEFAULT_LEAVES
 from wanspec.triton.text import TextCodec
-
-WIDTH = Width(branches=48, depth=6, floor=0.004)
-"""Wide, so that few contexts that a tree of 64 leaves explores are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +80,16 @@ def main() -> int:
 
 
 def recorded(arguments: argparse.Namespace) -> TracePair:
-    """The pair on the prompts that `wanspec bench` takes."""
+    """The pair on the prompts that `wanspec bench` takes; wide, since a tree of 64 leaves explores many contexts."""
+    from wanspec.engines.torch_model import TorchModel
+    from wanspec.simulation.recording import Width, record
+
     names = PAIRS[arguments.pair]
     target, draft = (TorchModel.load(resolve(name), dtype=arguments.dtype) for name in names)
     codec = TextCodec(resolve(names[0]))
     chat = codec.has_chat_template
     prompts = [codec.encode(prompt.text(chat), chat=chat) for prompt in bench_prompts(arguments.prompts)]
-    texts = record(target, draft, prompts, arguments.tokens, WIDTH)
+    texts = record(target, draft, prompts, arguments.tokens, Width(branches=48, depth=6, floor=0.004))
     return TracePair(tuple(texts), target.vocab_size, {"target": names[0], "draft": names[1]})
 
 
