@@ -28,6 +28,7 @@ from wanspec.core.messages import (
     Refuse,
     RefuseCode,
     Welcome,
+    make,
     make_node,
 )
 from wanspec.errors import ProtocolError
@@ -49,6 +50,7 @@ _PARENT_COLUMNS = (("B", 1, 0xFF), ("H", 2, 0xFFFF), ("I", 4, 0xFFFFFFFF))
 _TOKEN_COLUMNS = (("H", 2, 0xFFFF), ("HB", 3, 0xFFFFFF), ("I", 4, 0xFFFFFFFF))
 """The same of token ids: those of 3 bytes are a column of the lower two and one of the highest."""
 _LOG_PROB_BYTES = 2
+_LARGEST_NODE_BYTES = _PARENT_COLUMNS[-1][1] + _TOKEN_COLUMNS[-1][1] + _LOG_PROB_BYTES
 _LOWEST_LOG_PROB = -65_504.0  # of a 2-byte float; what lies below travels as this
 
 _E = TypeVar("_E", RefuseCode, LostCode)
@@ -58,11 +60,20 @@ def message_size(message: Message) -> int:
     """Return the size of an encoded message in bytes. Those sent every round are not encoded for it."""
     if isinstance(message, Drafts):
         return _drafts_size(message)
+    if isinstance(message, PassReport):
+        return _PASS.size
     if isinstance(message, Commit):
         return _COMMIT.size + 4 * len(message.tokens)
     if isinstance(message, Open):
         return _OPEN.size + _LENGTH.size + len(message.traceparent.encode()) + 4 * len(message.tokens)
     return len(ENCODERS[type(message)](message))
+
+
+def largest_size(message: Message) -> int:
+    """Return what the size of an encoded message is at most; of drafts without a look at their nodes."""
+    if isinstance(message, Drafts):
+        return _DRAFTS.size + _LAYOUT.size + _LARGEST_NODE_BYTES * len(message.nodes)
+    return message_size(message)
 
 
 def _text(value: str) -> bytes:
@@ -196,7 +207,7 @@ def _encode_drafts(m: Drafts) -> bytes:
     by_parent, by_token = _fitting(_PARENT_COLUMNS, max(distances)), _fitting(_TOKEN_COLUMNS, max(tokens))
     columns = (*(t & 0xFFFF for t in tokens), *(t >> 16 for t in tokens)) if by_token == 1 else tokens
     lowest = _LOWEST_LOG_PROB
-    floored = [lowest if log_prob < lowest else log_prob for log_prob in log_probs]
+    floored = log_probs if min(log_probs) >= lowest else [lowest if p < lowest else p for p in log_probs]
     layout = _LAYOUT.pack(by_parent | by_token << 2)
     return fixed + layout + _nodes_struct(len(m.nodes), by_parent, by_token).pack(*distances, *columns, *floored)
 
@@ -225,7 +236,7 @@ def _decode_drafts(body: bytes) -> Drafts:
     if not min(distances):
         parents = [parent if distance else ROOT for parent, distance in zip(parents, distances, strict=True)]
     nodes = tuple(map(make_node, zip(parents, tokens, log_probs, strict=True)))
-    return Drafts(sequence, epoch, length, digest, first, passes, nodes)
+    return make(Drafts, (sequence, epoch, length, digest, first, passes, nodes))
 
 
 def _distances(first: int, parents: tuple[int, ...]) -> list[int]:
@@ -241,14 +252,17 @@ def _drafts_size(m: Drafts) -> int:
     if not m.nodes:
         return size
     parents, tokens, _ = zip(*m.nodes, strict=True)
-    by_parent = _fitting(_PARENT_COLUMNS, max(_distances(m.first, parents)))
+    by_parent = _fitting(_PARENT_COLUMNS, max(map(sub, range(m.first, m.first + len(parents)), parents)))
     by_token = _fitting(_TOKEN_COLUMNS, max(tokens))
     return size + len(parents) * (_PARENT_COLUMNS[by_parent][1] + _TOKEN_COLUMNS[by_token][1] + _LOG_PROB_BYTES)
 
 
 def _fitting(columns: tuple[tuple[str, int, int], ...], largest: int) -> int:
     """The first column that holds a value."""
-    return next((number for number, (_, _, most) in enumerate(columns) if largest <= most), len(columns) - 1)
+    number = 0
+    while number < len(columns) - 1 and largest > columns[number][2]:
+        number += 1
+    return number
 
 
 @lru_cache(maxsize=1024)
@@ -263,7 +277,7 @@ def _encode_pass(m: PassReport) -> bytes:
 
 def _decode_pass(body: bytes) -> PassReport:
     _end(body, _PASS.size)
-    return PassReport(*_PASS.unpack(body))
+    return make(PassReport, _PASS.unpack(body))
 
 
 def _encode_prefilled(m: Prefilled) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from uuid import uuid4
 
 from wanspec.core.admission import Admission, check_request
@@ -96,9 +95,14 @@ class Controller:
     def deadline(self) -> float:
         """When a :class:`Tick` is due, in ms; infinity for never."""
         rtt = self.estimators.median("rtt") or 0.0
-        times = [link.deadline(rtt) for link in self.links]
-        times += [sequence.deadline() for sequence in self.sequences.values()]
-        return min(*times, self.admission.deadline(), inf)
+        due = self.admission.deadline()
+        for link in self.links:
+            its = link.deadline(rtt)
+            due = its if its < due else due
+        for sequence in self.sequences.values():
+            its = sequence.deadline()
+            due = its if its < due else due
+        return due
 
     def check(self, request: Request) -> None:
         """Refuse a request that cannot be served.
@@ -323,5 +327,7 @@ class Controller:
             self.logs.observed(name, value_ms, owner.number)
 
     def _take_measured(self, sequence: Sequence) -> None:
+        observe, logs, number = self.estimators.observe, self.logs, sequence.number
         for name, value in sequence.take_measured():
-            self._observe(name, value, sequence)
+            observe(name, value)
+            logs.observed(name, value, number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,8 +30,7 @@ class SequenceLeaves(NamedTuple):
     sampling: Sampling | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
+class Expansion(NamedTuple):
     """The result of one pass. Rows follow the leaves in the order of the batch, sequence after sequence.
 
     Attributes:

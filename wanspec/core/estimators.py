@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
-from math import exp, isfinite, log
+from math import exp, inf, log
 
 from wanspec.core.calibration import RANKS, Calibration
 
@@ -33,32 +33,42 @@ def entropy_from_log_prob(log_prob: float) -> float:
 
 
 class Window:
-    """The last ``size`` samples of one quantity, with order statistics."""
+    """The last ``size`` samples of one quantity, with order statistics.
 
-    __slots__ = ("_samples", "_sorted")
+    Attributes:
+        ordered: the samples, rising; not to be changed.
+    """
+
+    __slots__ = ("_samples", "ordered")
 
     def __init__(self, size: int = 64, samples: Iterable[float] = ()) -> None:
         self._samples: deque[float] = deque(samples, maxlen=size)
-        self._sorted = sorted(self._samples)
+        self.ordered = sorted(self._samples)
 
     def add(self, value: float) -> None:
         """Add one sample."""
-        samples, ordered = self._samples, self._sorted
+        samples, ordered = self._samples, self.ordered
         if len(samples) == samples.maxlen:
-            del ordered[bisect_left(ordered, samples[0])]
-        samples.append(value)
+            oldest = samples[0]
+            samples.append(value)
+            if oldest == value:
+                return
+            del ordered[bisect_left(ordered, oldest)]
+        else:
+            samples.append(value)
         insort(ordered, value)
 
     def quantile(self, q: float) -> float | None:
         """Return the empirical quantile, None without samples."""
         if not self._samples:
             return None
-        return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
+        return self.ordered[min(len(self.ordered) - 1, int(q * len(self.ordered)))]
 
     @property
     def median(self) -> float | None:
         """Median of the window, None without samples."""
-        return self._sorted[len(self._sorted) // 2] if self._sorted else None
+        ordered = self.ordered
+        return ordered[len(ordered) // 2] if ordered else None
 
     def samples(self) -> list[float]:
         """Return the samples, oldest first."""
@@ -100,7 +110,7 @@ class Estimators:
 
         What no clock can have measured (negative, not finite) is left out: waits are computed from these.
         """
-        if not isfinite(value) or value < 0.0:
+        if not 0.0 <= value < inf:
             return
         window = self._windows.get(name)
         if window is not None:

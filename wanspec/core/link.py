@@ -75,6 +75,7 @@ class Link:
         self._instance = instance
         self._sender = int.from_bytes(instance[:8], "little")
         self._config = config
+        self._ping_ms, self._dead_ms = config.link.ping_ms, config.link.dead_ms
         self._frame_number = 0
         self._echo = 0
         self._echo_received = 0
@@ -104,7 +105,7 @@ class Link:
         """When :meth:`tick` has something to do, in ms."""
         if self.state is not _UP:
             return self._due
-        ping, dead = self._last_ping + self._config.link.ping_ms, self._dead_at(rtt_ms)
+        ping, dead = self._last_ping + self._ping_ms, self._dead_at(rtt_ms)
         return ping if ping < dead else dead
 
     def tick(self, now: float, rtt_ms: float) -> list[Action]:
@@ -112,7 +113,7 @@ class Link:
         if self.state is LinkState.UP:
             if now >= self._dead_at(rtt_ms):
                 return self.drop(f"silent for {now - self._last_received:.0f} ms", now)
-            if now >= self._last_ping + self._config.link.ping_ms:
+            if now >= self._last_ping + self._ping_ms:
                 return [self.send((), now, want_reply=True)]
         elif now >= self._due:
             if self.state is LinkState.DOWN:
@@ -204,7 +205,7 @@ class Link:
         sent = microseconds(now)
         if piece and self._pieces:
             sent = max(sent, self._pieces[-1][0] + 1)  # answers are told apart
-        want_reply = want_reply or piece or now >= self._last_ping + self._config.link.ping_ms / 2
+        want_reply = want_reply or piece or now >= self._last_ping + self._ping_ms / 2
         if want_reply:
             self._last_ping = now
         header = Header(self._sender, self._frame_number, sent, self._echo, self._echo_received, want_reply)
@@ -216,7 +217,8 @@ class Link:
         return Send(self.number, data, opening)
 
     def _dead_at(self, rtt_ms: float) -> float:
-        return self._last_received + max(self._config.link.dead_ms, 4 * rtt_ms + self._config.link.ping_ms)
+        slow, usual = 4 * rtt_ms + self._ping_ms, self._dead_ms
+        return self._last_received + (slow if slow > usual else usual)
 
     def _fall(self, now: float, pause_ms: float | None = None) -> None:
         if self.state is LinkState.UP:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 PROTOCOL_VERSION = 3
 MAX_LENGTH = 0xFFFFFFFF
@@ -180,8 +180,10 @@ class DraftNode(NamedTuple):
     log_prob: float
 
 
-make_node: Callable[[tuple[int, int, float]], DraftNode] = partial(tuple.__new__, DraftNode)
-"""``DraftNode._make`` without a call in Python: nodes are made by the dozen in every pass."""
+make: Final = tuple.__new__
+"""Makes a named tuple of its fields, ``make(Send, (link, data, False))``, without a call in Python: of some there are
+dozens in every pass."""
+make_node: Callable[[tuple[int, int, float]], DraftNode] = partial(make, DraftNode)
 
 
 class Drafts(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from wanspec.core.config import WorkerConfig
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import Expand
+from wanspec.core.messages import make
 from wanspec.core.scheduler import Offer, fill, reach_probability, worthwhile
 from wanspec.core.tree import Node
 from wanspec.core.workersequence import Children, WorkerSequence
@@ -88,14 +89,15 @@ class Passes:
         for sequence, leaves in items:
             tree = sequence.tree
             paths = tuple(map(tree.path_to, leaves))
-            batch.append(SequenceLeaves(sequence.engine_key, tree.tokens, sequence.length, paths, sequence.sampling))
+            fields = (sequence.engine_key, tree.tokens, len(tree.tokens), paths, sequence.sampling)
+            batch.append(make(SequenceLeaves, fields))
             for leaf in leaves:
                 leaf.expanded = True
             top = max(top, sequence.drafting.branching)
             total += len(leaves)
         lengths = [len(s.tree.tokens) for s, _ in items]
         self.under_way = Pass(self._number, now, items, total, chunk, lengths)
-        return Expand(self._number, tuple(batch), top)
+        return make(Expand, (self._number, tuple(batch), top))
 
     def take(self, number: int) -> Pass | None:
         """The pass of this number, if it is the one under way: it is over then."""
@@ -185,4 +187,4 @@ def read(result: Expansion, leaves: int, vocab_size: int) -> Children | None:
     if not usable:
         return None
     more = result.entropies.tolist(), None if margins is None else margins.tolist()
-    return Children(result.tokens.tolist(), result.log_probs.tolist(), *more)
+    return make(Children, (result.tokens.tolist(), result.log_probs.tolist(), *more))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from wanspec.core.events import Send
-from wanspec.core.messages import MOST_NODES, Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
+from wanspec.core.messages import MOST_NODES, Drafts, Frame, Header, Message, PassReport, Prefilled, make, microseconds
 from wanspec.core.wire import encode, split
 
 _FRAME_COST_MS = 0.25
@@ -73,11 +73,13 @@ class Peer:
         """
         if self.urgent or not self._waiting:
             return self.urgent
-        self._waits_since_ms = min(self._waits_since_ms, now)
-        if next_pass_ms == inf or now >= self.deadline(frame_ms):
+        since = self._waits_since_ms = now if now < self._waits_since_ms else self._waits_since_ms
+        if next_pass_ms == inf:
             return True
-        worth_waiting = now + next_pass_ms < self._waits_since_ms + min(_FRAME_COST_MS, frame_ms)
-        return now >= self._drafts_sent_ms + frame_ms and not worth_waiting
+        if now < self._drafts_sent_ms + frame_ms:
+            return False
+        worth_waiting = since + (frame_ms if frame_ms < _FRAME_COST_MS else _FRAME_COST_MS)
+        return now >= worth_waiting or now + next_pass_ms >= worth_waiting
 
     def pack(self, sender: int, now: float) -> list[Send]:
         """Make a frame of all that waits, or a few where that is much.
@@ -111,5 +113,5 @@ class Peer:
 
     def _frame(self, messages: tuple[Message, ...], sender: int, now: float) -> Send:
         self._frame_number += 1
-        header = Header(sender, self._frame_number, microseconds(now), self.echo, self.echo_received)
-        return Send(self.link, encode(Frame(header, messages)))
+        header = make(Header, (sender, self._frame_number, microseconds(now), self.echo, self.echo_received, False))
+        return make(Send, (self.link, encode(make(Frame, (header, messages))), False))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from wanspec.core.codecs import DECODERS, ENCODERS, TYPES, message_size
-from wanspec.core.messages import PROTOCOL_VERSION, Frame, Header, Message
+from wanspec.core.codecs import DECODERS, ENCODERS, TYPES, largest_size, message_size
+from wanspec.core.messages import PROTOCOL_VERSION, Frame, Header, Message, make
 from wanspec.errors import ProtocolError
 
 MAX_FRAME_BYTES = 8 << 20
@@ -70,13 +70,18 @@ def decode(data: bytes | memoryview) -> Frame:
         raise ProtocolError(f"version: the peer speaks {version}, this side speaks {PROTOCOL_VERSION}")
     messages: list[Message] = []
     offset = _HEADER.size
-    for _ in range(count):
-        message, offset = _decode_message(data, offset)
-        messages.append(message)
+    while len(messages) < count:
+        try:
+            kind, length = _PREFIX.unpack_from(data, offset)
+        except struct.error as error:
+            raise ProtocolError(f"message at byte {offset}: cut short") from error
+        start = offset + _PREFIX.size
+        offset = start + length
+        messages.append(_decode_message(kind, length, bytes(data[start:offset])))
     if offset != len(data):
         raise ProtocolError(f"frame: {len(data) - offset} bytes after the last message")
-    header = Header(sender, number, sent, echo, received, bool(flags & _WANT_REPLY))
-    return Frame(header, tuple(messages))
+    header = make(Header, (sender, number, sent, echo, received, flags & _WANT_REPLY != 0))
+    return make(Frame, (header, tuple(messages)))
 
 
 def read(data: bytes) -> Frame | ProtocolError:
@@ -99,6 +104,10 @@ def message_bytes(message: Message) -> int:
 
 def split(messages: Sequence[Message], limit: int = SPLIT_BYTES) -> Iterator[tuple[Message, ...]]:
     """Split messages into groups of at most ``limit`` bytes, in order; a message larger than that goes alone."""
+    if len(messages) <= _MAX_MESSAGES and sum(map(largest_size, messages)) + _PREFIX.size * len(messages) <= limit:
+        if messages:
+            yield tuple(messages)
+        return
     group: list[Message] = []
     size = 0
     for message in messages:
@@ -112,19 +121,13 @@ def split(messages: Sequence[Message], limit: int = SPLIT_BYTES) -> Iterator[tup
         yield tuple(group)
 
 
-def _decode_message(data: bytes | memoryview, offset: int) -> tuple[Message, int]:
-    try:
-        kind, length = _PREFIX.unpack_from(data, offset)
-    except struct.error as error:
-        raise ProtocolError(f"message at byte {offset}: cut short") from error
-    start = offset + _PREFIX.size
-    body = bytes(data[start : start + length])
+def _decode_message(kind: int, length: int, body: bytes) -> Message:
     decoder = DECODERS.get(kind)
     if decoder is None:
         raise ProtocolError(f"message type: {kind} is unknown")
     if len(body) != length:
         raise ProtocolError(f"message type {kind}: {len(body)} of {length} bytes")
     try:
-        return decoder(body), start + length
+        return decoder(body)
     except (struct.error, ValueError, IndexError) as error:
         raise ProtocolError(f"message type {kind}: {error}") from error

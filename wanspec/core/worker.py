@@ -36,6 +36,7 @@ from wanspec.core.messages import (
     Open,
     PassReport,
     Prefilled,
+    make,
     microseconds,
 )
 from wanspec.core.passes import Pass, Passes, read
@@ -86,9 +87,11 @@ class Worker:
         """When a :class:`Tick` is due, in ms; infinity for never."""
         config, due = self.config, self._passes.deadline()
         for sequence in self.sequences.values():
-            due = min(due, sequence.deadline(config))
+            its = sequence.deadline(config)
+            due = its if its < due else due
         for peer in self._peers.values():
-            due = min(due, peer.deadline(config.frame_ms))
+            its = peer.deadline(config.frame_ms)
+            due = its if its < due else due
         return due
 
     # Frames
@@ -251,7 +254,7 @@ class Worker:
         self._passes.engine_ms = engine_ms
         queue_ms = max(0.0, now - done.began_ms - engine_ms)
         prefills = row + sum([sequence.passes == 0 for sequence, _ in done.items])
-        report = PassReport(engine_ms, queue_ms, done.leaves, row + len(done.items), prefills)
+        report = make(PassReport, (engine_ms, queue_ms, done.leaves, row + len(done.items), prefills))
         if prefills:
             done.count_computed(event.expansion.computed)
         reported: set[int] = set()

@@ -9,7 +9,7 @@ from wanspec.core.calibration import Calibration
 from wanspec.core.config import WorkerConfig
 from wanspec.core.coupling import coupled_acceptance, sampling_of
 from wanspec.core.kept import Kept
-from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open, make_node
+from wanspec.core.messages import ROOT, Commit, DraftNode, Drafts, Open, make, make_node
 from wanspec.core.prefix import PrefixHashes
 from wanspec.core.scheduler import Frontier
 from wanspec.core.tree import LIVE, Node, Origin, TokenTree
@@ -152,9 +152,9 @@ class WorkerSequence:
             self._extend(leaf, tokens[:keep], values[:keep], new, now)
         if not new:
             return None, wasted
-        key = self.key[1]
         length = len(self.tree.tokens)
-        return Drafts(key, self.epoch, length, self.hashes[length], first, self.passes, tuple(new)), wasted
+        fields = (self.key[1], self.epoch, length, self.hashes[length], first, self.passes, tuple(new))
+        return make(Drafts, fields), wasted
 
     def _extend(self, leaf: Node, tokens: list[int], log_probs: list[float], new: list[DraftNode], now: float) -> None:
         """Add a leaf's children, those that are probable enough, and to ``new`` what to send of them."""

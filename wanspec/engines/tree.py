@@ -101,7 +101,7 @@ class TreeDraftEngine:
                 raise
             raise EngineError(f"the draft pass failed: {type(error).__name__}: {error}") from error
         self._evict({sequence.key for sequence in batch})
-        return replace(expansion, computed=tuple(computed))
+        return expansion._replace(computed=tuple(computed))
 
     def release(self, key: Hashable) -> None:
         """A sequence has ended: its tree is forgotten, its prefix may serve others; unknown keys are ignored."""
@@ -187,7 +187,7 @@ class TreeDraftEngine:
         logits = self._model.forward(plans)
         expansion = expansion_of(logits, batch, top)
         ended = self._pace.wait(started, sum(len(plan.tokens) for plan in plans))
-        return replace(expansion, engine_ms=(ended - started) / 1e6)
+        return expansion._replace(engine_ms=(ended - started) / 1e6)
 
     def _evict(self, active: set[Hashable]) -> None:
         """Keep to the budget: ended sequences go first, then the least recently used."""

@@ -56,9 +56,7 @@ def measure(
         while waiting and world.unfinished < setup.concurrent:
             order[len(order)] = waiting[-1]
             _submit(world, len(order) - 1, setup, contender, waiting.pop())
-        before = world.unfinished
-        while world.unfinished == before:
-            world.step()
+        world.finish_one()
         for sequence in [s for s, output in world.outputs.items() if output.finished is not None]:
             finished = world.outputs.pop(sequence).finished
             assert finished is not None

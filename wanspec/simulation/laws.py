@@ -39,15 +39,19 @@ class Table:
 
     Attributes:
         truth: [ROWS, RANKS] probability that the target's token is the draft's child of this rank or a better one.
-        log_probs: float32 [ROWS, RANKS] what the draft says of its children, natural logarithms.
-        entropies: float32 [ROWS] of the distribution that the draft says, nats.
+        said: float32 [ROWS, RANKS + 1] what the draft says of its children, natural logarithms, and of the whole
+            distribution: its entropy, nats.
         target_log_probs: [ROWS] log-probability of the target's own choice under the target.
     """
 
     truth: Floats
-    log_probs: NDArray[np.float32]
-    entropies: NDArray[np.float32]
+    said: NDArray[np.float32]
     target_log_probs: Floats
+
+    @property
+    def log_probs(self) -> NDArray[np.float32]:
+        """Of the draft's children, [ROWS, RANKS]."""
+        return self.said[:, :RANKS]
 
     @property
     def match_rate(self) -> float:
@@ -68,8 +72,7 @@ def make_table(mixture: tuple[Beta, ...] = REFERENCE, sharpness: float = 1.0) ->
     stated = _sharpened(right, sharpness)
     return Table(
         np.cumsum(_ranks(right), axis=1),
-        np.log(_ranks(stated)).astype(np.float32),
-        _entropy(stated).astype(np.float32),
+        np.concatenate((np.log(_ranks(stated)), _entropy(stated)[:, None]), axis=1).astype(np.float32),
         np.log(right),
     )
 

@@ -65,19 +65,24 @@ class TablePair:
         top, table = min(top, RANKS), self.table
         rows: Any
         if len(sums) < _FEW:  # numpy's overhead is more than the work
-            words = [_mix(value) for value in sums]
-            rows = [word & 0xFFFF for word in words]
-            tokens = np.array([self._children(word, top) for word in words], dtype=np.int32)
+            words = list(map(_mix, sums))
+            rows = np.array([word & 0xFFFF for word in words])
+            flat: list[int] = []
+            for word in words:
+                flat += self._children(word >> 40, top)
+            tokens = np.array(flat, dtype=np.int32).reshape(-1, top)
         else:
             mixed = _mix_many(np.array(sums, dtype=np.uint64))
             rows = (mixed & np.uint64(0xFFFF)).astype(np.int64)
             first = (mixed >> np.uint64(40)).astype(np.int64)
             tokens = ((first[:, None] + _RANK_STEPS[:top]) % self.vocab_size).astype(np.int32)
-        return Expansion(tokens, table.log_probs.take(rows, 0)[:, :top], table.entropies.take(rows), engine_ms)
+        said = table.said.take(rows, 0)
+        return Expansion(tokens, said[:, :top], said[:, RANKS], engine_ms)
 
-    def _children(self, word: int, top: int) -> list[int]:
-        vocab, first = self.vocab_size, (word >> 40) % self.vocab_size
-        return list(range(first, first + top)) if first + top <= vocab else [(first + i) % vocab for i in range(top)]
+    def _children(self, first: int, top: int) -> Sequence[int]:
+        vocab = self.vocab_size
+        first %= vocab
+        return range(first, first + top) if first + top <= vocab else [(first + i) % vocab for i in range(top)]
 
     def _word(self, tokens: Sequence[int]) -> int:
         return context_word(self.seed, len(tokens), tokens[-1], tokens[-2] if len(tokens) > 1 else 0)

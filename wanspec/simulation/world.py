@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
@@ -116,7 +117,7 @@ class World:
 
     def at(self, time: float, do: Callable[[], None]) -> None:
         """Do something at a time."""
-        heapq.heappush(self._queue, (time if time > self.now else self.now, next(self._order), do))
+        heappush(self._queue, (time if time > self.now else self.now, next(self._order), do))
 
     def run(self, until: float = inf, *, limit: int = 1_000_000) -> None:
         """Run until all requests have finished or the time is reached.
@@ -134,6 +135,16 @@ class World:
             self.step()
         raise RuntimeError(f"not finished after {limit} steps at {self.now:.0f} ms")
 
+    def finish_one(self) -> None:
+        """Run until a request has finished.
+
+        Raises:
+            RuntimeError: nothing is due.
+        """
+        before = self.unfinished
+        while self.unfinished == before:
+            self.step()
+
     def step(self) -> None:
         """Let the next thing happen.
 
@@ -142,7 +153,7 @@ class World:
         """
         if not self._queue:
             raise RuntimeError("nothing is due, but a request has not finished")
-        self.now, _, do = heapq.heappop(self._queue)
+        self.now, _, do = heappop(self._queue)
         do()
 
     def crash_worker(self) -> None:
@@ -229,11 +240,10 @@ class World:
     def _send_up(self, action: Send) -> None:
         link, data = self.network.connection, action.data
         event: WorkerEvent = LinkOpened(link, data) if action.opening else Steered(data)
-        self.network.up(lambda: self._worker(event), lossy=not action.opening)
+        self.network.up(partial(self._worker, event), lossy=not action.opening)
 
     def _send_down(self, action: Send) -> None:
-        data = action.data
-        self.network.down(action.link, lambda: self._controller(Received(0, data)))
+        self.network.down(action.link, partial(self._controller, Received(0, action.data)))
 
     def _break(self, reason: str) -> None:
         if self.network.connected:

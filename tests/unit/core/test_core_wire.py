@@ -237,6 +237,20 @@ def test_split_keeps_order_and_size(messages, limit):
         assert sum(message_bytes(m) for m in (*before, after[0])) > limit
 
 
+@given(message)
+def test_no_message_is_larger_than_its_count_says(one):
+    assert codecs.message_size(one) == len(codecs.ENCODERS[type(one)](one)) <= codecs.largest_size(one)
+
+
+def test_split_measures_what_its_count_does_not_settle():
+    nodes = tuple(DraftNode(ROOT, 7, -1.0) for _ in range(10))
+    pair = [Drafts(number, 1, 1, 1, 1, 1, nodes) for number in (1, 2)]
+    exactly = sum(map(message_bytes, pair))
+    assert exactly < sum(map(codecs.largest_size, pair))
+    assert list(split(pair, exactly)) == [tuple(pair)]
+    assert list(split(pair, exactly - 1)) == [(pair[0],), (pair[1],)]
+
+
 def test_split_keeps_the_count_of_messages_encodable():
     groups = list(split([Close(1, 1)] * 70_000))
     assert [len(g) for g in groups] == [65_535, 4_465]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,7 +101,7 @@ class NoisyDraft(LinearDraft):
 
     def expand(self, batch: Sequence[SequenceLeaves], top: int) -> Expansion:
         result = super().expand(batch, top)
-        return replace(result, engine_ms=result.engine_ms + 500 * (len(batch[0].leaves) == 4))
+        return result._replace(engine_ms=result.engine_ms + 500 * (len(batch[0].leaves) == 4))
 
 
 def test_a_pass_that_does_less_is_never_dearer() -> None:
