@@ -11,13 +11,14 @@ import click
 
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.progress import ModelProgress
-from wanspec.cli.regions import choose_models
+from wanspec.cli.regions import choose_models, trace_options, traces_of
 from wanspec.cli.render import make_console
 from wanspec.core.config import DEFAULT_POLICY
 from wanspec.core.policies import POLICIES
 from wanspec.engines.config import Dtype
 from wanspec.errors import ConfigError
 from wanspec.models import check_pair, resolve
+from wanspec.telemetry.settings import IDLE, SCARCE
 from wanspec.triton.launch import CERTIFICATES, Launch, ServerSettings, container_shm_bytes, plain
 from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
 
@@ -99,8 +100,7 @@ class GpuList(click.ParamType[tuple[int, ...]]):
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Folder with {', '.join(CERTIFICATES)}: gRPC asks clients for certificates.",
 )
-@click.option("--trace-url", default="", help="OTLP/HTTP endpoint for traces, http://HOST:4318/v1/traces.")
-@click.option("--trace-rate", type=click.IntRange(0), default=0, help="Trace one of so many; 0: whose caller traces.")
+@trace_options
 @JSON_OPTION
 def render(**options: Any) -> None:
     """Write a region's model repository and its launch command, for servers that you start yourself.
@@ -205,6 +205,7 @@ def _regions(options: dict[str, Any], pair: EnginePair | None) -> RegionSettings
         *(engine,) * 3,
         policy=options["policy"],
         auth_token_file=str(token.absolute()) if token else "",
+        traces=traces_of(options),
     )
 
 
@@ -213,6 +214,7 @@ def _server(options: dict[str, Any]) -> ServerSettings:
     missing = [name for name in CERTIFICATES if tls and not (tls / name).is_file()]
     if missing:
         raise ConfigError("tls", f"{tls} lacks {', '.join(missing)}")
+    traces, worker = traces_of(options), options["region"] == "worker"
     return ServerSettings(
         options["output"].absolute() / "models",
         options["tritonserver"],
@@ -222,8 +224,9 @@ def _server(options: dict[str, Any]) -> ServerSettings:
         options["metrics_port"],
         options["address"],
         tls.absolute() if tls else None,
-        options["trace_url"],
-        options["trace_rate"],
+        traces.url,
+        0 if worker else traces.rate,  # every frame of a controller is a request there: none is traced by itself
+        region=IDLE if worker else SCARCE,
     )
 
 

@@ -28,6 +28,8 @@ from wanspec.cli.regions import (
     link_shape,
     model_names,
     network_options,
+    trace_options,
+    traces_of,
 )
 from wanspec.cli.render import make_console
 from wanspec.cli.supervisor import Supervisor
@@ -75,6 +77,7 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
     type=click.Path(dir_okay=False, path_type=Path),
     help="Holds a token that the regions, and `wanspec control`, have to show.",
 )
+@trace_options
 @click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
 @click.option(
     "--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go and stay."
@@ -145,6 +148,7 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         event_log=_log_file(options["event_log"]),
         compat=options["compat"],
         decoupled=options["decoupled"],
+        traces=traces_of(options),
     )
     return DeploymentSettings(
         regions,

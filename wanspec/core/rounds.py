@@ -63,6 +63,7 @@ class Round:
         steps: its critical path.
         events: (time, what) of what went wrong or changed: see ``docs/operations.md``.
         rtt_ms: round-trip time as it was estimated at the end; None if no worker has been heard.
+        measured_rtt_ms: the last one that drafts measured meanwhile; None if none did.
         epoch: of the sequence on the worker, 0 for none.
         bytes_up, bytes_down: of the sequence's messages meanwhile.
     """
@@ -83,6 +84,7 @@ class Round:
     steps: tuple[Step, ...] = ()
     events: tuple[tuple[float, str], ...] = ()
     rtt_ms: float | None = None
+    measured_rtt_ms: float | None = None
     epoch: int = 0
     bytes_up: int = 0
     bytes_down: int = 0

@@ -14,9 +14,11 @@ from wanspec.errors import ServerError
 from wanspec.models import check_pair
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
+from wanspec.telemetry.settings import CONTROLLER, IDLE, SCARCE, WORKER
 from wanspec.triton.readiness import Progress
 from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
 from wanspec.triton.server import STOP_TIMEOUT_S, TritonServer
+from wanspec.triton.traces import trace_flags
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,12 @@ class Deployment:
         controller_repository(settings.regions, "")  # what cannot work is told before anything starts
         self.settings = settings
         self.worker = TritonServer(
-            worker_repository(settings.regions), name="worker", log_dir=settings.log_dir, env=settings.env
+            worker_repository(settings.regions),
+            name="worker",
+            log_dir=settings.log_dir,
+            env=settings.env,
+            # Every frame of a controller is a request here: none is to be traced by itself.
+            extra_args=trace_flags(settings.regions.traces.url, 0, WORKER, IDLE),
         )
         self.controller: TritonServer
         self.relay: RelayProcess
@@ -143,7 +150,10 @@ class Deployment:
             preferred_ports=settings.preferred_ports,
             log_dir=settings.log_dir,
             env=settings.env,
-            extra_args=settings.controller_args,
+            extra_args=(
+                *trace_flags(settings.regions.traces.url, settings.regions.traces.rate, CONTROLLER, SCARCE),
+                *settings.controller_args,
+            ),
         )
         self.controller.start()
         self._started.append(self.controller)

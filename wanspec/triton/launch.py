@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanspec.errors import ConfigError
+from wanspec.telemetry.settings import SCARCE
 from wanspec.triton.command import MODEL_FLAGS, PING_FLAGS
 from wanspec.triton.engine_pair import EnginePair
+from wanspec.triton.traces import trace_flags
 
 MIB = 1 << 20
 CERTIFICATES = ("server.crt", "server.key", "ca.crt")
@@ -34,6 +36,7 @@ class ServerSettings:
         trace_url: OTLP/HTTP endpoint for traces; empty for none.
         trace_rate: one of so many requests is traced; 0: those only whose caller traces.
         shm_bytes: shared memory of a python model at its start, and how much it grows by.
+        region: name in traces of where it is.
     """
 
     models: Path
@@ -47,6 +50,7 @@ class ServerSettings:
     trace_url: str = ""
     trace_rate: int = 0
     shm_bytes: int = 4 * MIB
+    region: str = SCARCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def _flags(settings: ServerSettings, rank: int) -> list[str]:
         *_python(settings, rank),
         *PING_FLAGS,
         *_tls(settings.tls),
-        *_tracing(settings),
+        *trace_flags(settings.trace_url, settings.trace_rate, settings.service, settings.region),
         "--metrics-config=histogram_latencies=true",
         "--log-verbose=0",
     ]
@@ -168,17 +172,4 @@ def _tls(folder: Path | None) -> list[str]:
         f"--grpc-server-cert={certificate}",
         f"--grpc-server-key={key}",
         f"--grpc-root-cert={authority}",
-    ]
-
-
-def _tracing(settings: ServerSettings) -> list[str]:
-    if not settings.trace_url:
-        return []
-    return [
-        "--trace-config=mode=opentelemetry",
-        f"--trace-config=opentelemetry,url={settings.trace_url}",
-        f"--trace-config=opentelemetry,resource=service.name={settings.service}",
-        "--trace-config=level=TIMESTAMPS",
-        f"--trace-config=rate={settings.trace_rate}",
-        "--trace-config=count=-1",
     ]

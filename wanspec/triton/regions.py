@@ -12,8 +12,10 @@ from wanspec.engines.config import EngineConfig
 from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, find_costs
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
+from wanspec.telemetry.settings import TraceSettings
 from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
+from wanspec.triton.traces import trace_parameters
 
 MAX_BATCH_SIZE = 64
 DEFAULT_STREAMS, MOST_STREAMS = 1, 16
@@ -72,6 +74,7 @@ class RegionSettings:
         streams: TCP connections between controller and worker; a sequence stays on one.
         max_leaves: most leaves in one pass of the worker, of all sequences.
         shared_gpu: folder that stands for one GPU of target and local draft; empty: each has its own.
+        traces: what is traced, and where that goes.
         costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
     """
 
@@ -101,6 +104,7 @@ class RegionSettings:
     streams: int = DEFAULT_STREAMS
     max_leaves: int = DEFAULT_LEAVES
     shared_gpu: str = ""
+    traces: TraceSettings = field(default_factory=TraceSettings)
     costs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -151,6 +155,7 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "verify_costs_file": settings.costs.get("target", ""),
         "draft_costs_file": settings.costs.get("draft", ""),
         "chat_template": "yes" if chat else "no",
+        **trace_parameters(settings.traces),
     }
     if settings.compat:
         vocabulary = values[target]["vocab_size"]
@@ -176,6 +181,7 @@ def worker_repository(settings: RegionSettings) -> ModelRepository:
         "max_leaves": settings.max_leaves,
         "auth_token_file": settings.auth_token_file,
         "costs_file": settings.costs.get("worker", ""),
+        "trace_url": settings.traces.url,
     }
     values = {"wanspec_worker": shared | own}
     if settings.compat:

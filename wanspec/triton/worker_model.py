@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
+from wanspec.telemetry.tracing import WorkerTracer
 from wanspec.triton.auth import read_token
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.stub import prepare_stub, settle_memory
+from wanspec.triton.traces import read_trace_settings
 from wanspec.triton.worker_body import WorkerBody
 
 try:
@@ -59,7 +62,9 @@ class TritonPythonModel:
             max_leaves=parameters.whole("max_leaves", 64, minimum=1),
             costs=costs or UNMEASURED,
         )
-        self._body = WorkerBody(config, engine)
+        traces = read_trace_settings(parameters)
+        self._body = WorkerBody(config, engine, traced=lambda record: self._tracer.ended(record))
+        self._tracer = WorkerTracer(traces, str(UUID(bytes=self._body.worker.instance)))
         self._body.start()
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
@@ -78,6 +83,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop."""
         self._body.close()
+        self._tracer.close()
 
 
 class _Downlink:

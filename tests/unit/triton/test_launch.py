@@ -91,6 +91,7 @@ def test_tracing():
         "mode=opentelemetry",
         "opentelemetry,url=http://otel:4318/v1/traces",
         "opentelemetry,resource=service.name=wanspec-controller",
+        "opentelemetry,resource=cloud.region=scarce",
         "level=TIMESTAMPS",
         "rate=10",
         "count=-1",
