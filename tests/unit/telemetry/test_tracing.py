@@ -15,8 +15,8 @@ from wanspec.telemetry.tracing import RequestTracer, WorkerTracer
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.traces import read_trace_settings, trace_context, trace_flags, trace_parameters
 
-CALLER = TraceContext.new()
-UNSAMPLED = TraceContext.new(sampled=False)
+CALLER = TraceContext(0xABC, 0xDEF)
+UNSAMPLED = TraceContext(0x123, 0x456, sampled=False)
 GOOD = Finished(1, "length", summary(), rounds=rounds()[:2], submitted_ms=1.0)
 BAD = Finished(1, "error", summary(), "target engine: dead", rounds=rounds(), submitted_ms=1.0)
 LEFT = Finished(1, "cancelled", summary(), "the request was cancelled", rounds=rounds()[:1], submitted_ms=1.0)
