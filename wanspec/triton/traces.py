@@ -10,6 +10,9 @@ from wanspec.telemetry.context import TRACEPARENT
 from wanspec.telemetry.settings import TraceSettings, check_url
 from wanspec.triton.parameters import Parameters
 
+SEND_MS = 500
+"""Between two batches of Triton's spans."""
+
 
 def trace_parameters(settings: TraceSettings) -> dict[str, str | float | bool]:
     """What the endpoint's model is told."""
@@ -50,6 +53,7 @@ def trace_flags(url: str, rate: int, service: str, region: str) -> tuple[str, ..
     return (
         "--trace-config=mode=opentelemetry",
         f"--trace-config=opentelemetry,url={url}",
+        f"--trace-config=opentelemetry,bsp_schedule_delay={SEND_MS}",
         f"--trace-config=opentelemetry,resource=service.name={service}",
         f"--trace-config=opentelemetry,resource=cloud.region={region}",
         "--trace-config=level=TIMESTAMPS",
