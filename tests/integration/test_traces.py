@@ -54,11 +54,23 @@ def trace(collector: SpanReceiver, ask: Callable[[str], str], last: Iterable[str
     text = ask(str(caller))
     answered = time.time_ns()
 
-    def of_it(spans: Iterable[Span]) -> list[Span]:
-        return [span for span in spans if span.trace == caller.trace]
+    return Traced(caller, sent, answered, spans_of(collector, caller, last), text)
 
-    spans = collector.wait(lambda spans: {s.name for s in of_it(spans)} >= set(last))
-    return Traced(caller, sent, answered, of_it(spans), text)
+
+def spans_of(collector: SpanReceiver, caller: TraceContext, names: Iterable[str]) -> list[Span]:
+    """Wait for spans of these names."""
+    found: list[Span] = []
+
+    def enough(spans: Iterable[Span]) -> bool:
+        found[:] = [span for span in spans if span.trace == caller.trace]
+        return {span.name for span in found} >= set(names)
+
+    try:
+        collector.wait(enough)
+    except TimeoutError:
+        missing = set(names) - {span.name for span in found}
+        pytest.fail(f"{missing} did not come; there are {[(s.name, s.attributes, s.events) for s in found]}")
+    return found
 
 
 def ask_over_grpc(client: WanspecClient, policy: str = "remote_sync") -> Callable[[str], str]:
@@ -182,7 +194,7 @@ def test_the_command_line_shows_the_trace(apart: WanspecClient, small: Deploymen
     assert result.exit_code == 0, result.output
     caller = TraceContext.parse(json.loads(result.stdout)["traceparent"])
     assert caller is not None
-    collector.wait(lambda spans: {s.name for s in spans if s.trace == caller.trace} >= OURS | TRITONS)
+    spans_of(collector, caller, OURS | TRITONS)
     shown = CliRunner().invoke(cli, ["generate", PROMPT, "--traceparent", str(TraceContext.new()), *more])
     assert shown.exit_code == 0, shown.output
     assert "trace " in shown.stderr
