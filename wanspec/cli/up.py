@@ -172,6 +172,7 @@ def endpoints(deployment: Deployment) -> dict[str, Any]:
         "worker_grpc": worker.grpc_endpoint,
         "relay": deployment.relay.endpoint if link else None,
         "rtt_ms": link.rtt_ms if link else 0.0,
+        "traces": deployment.settings.regions.traces.url or None,
         "logs": [str(controller.log), str(worker.log)],
     }
 
@@ -189,8 +190,9 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
         console.print("           `--pace-ms 100,30,30` shows what it does where they do not")
     if regions.costs:
         console.print(f"  calibrated: {', '.join(regions.costs)}")
-    for name in ("grpc", "http", "metrics"):
-        console.print(f"  {name:8}{where[name]}")
+    for name in ("grpc", "http", "metrics", "traces"):
+        if where[name]:
+            console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)
     body: dict[str, Any] = {"text_input": "Why is the sky blue?", "stream": True, "max_tokens": 64}
     if WanspecClient(where["grpc"]).parameters().get("chat_template") == "yes":

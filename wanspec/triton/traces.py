@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from wanspec.errors import ConfigError
-from wanspec.telemetry.context import TRACEPARENT
+from wanspec.telemetry.context import TRACEPARENT, TraceContext
 from wanspec.telemetry.settings import TraceSettings, check_url
 from wanspec.triton.parameters import Parameters
 
@@ -77,4 +77,5 @@ def trace_context(request: Any, given: dict[str, Any]) -> tuple[str, bool]:
     header = str(given.get(TRACEPARENT, ""))
     context = request.trace().get_context()
     own = str(json.loads(context).get(TRACEPARENT, "")) if context else ""
-    return own or header, not header.endswith("-00")
+    caller = TraceContext.parse(header)
+    return own or header, caller is None or caller.sampled

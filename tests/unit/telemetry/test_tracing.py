@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.unit.telemetry.trace_doubles import rounds, summary
@@ -149,14 +151,20 @@ class _Request:
         return self._context
 
 
+TRITON, HEADER, OFF = f"00-{'a' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'c' * 16}-01", f"00-{'a' * 32}-{'c' * 16}-00"
+OWN = json.dumps({"traceparent": TRITON})
+
+
 @pytest.mark.parametrize(
     ("context", "header", "found"),
     [
         (None, "", ("", True)),
-        ('{"traceparent": "00-a-b-01"}', "", ("00-a-b-01", True)),
-        ('{"traceparent": "00-a-b-01"}', "00-a-c-01", ("00-a-b-01", True)),
-        ('{"traceparent": "00-a-b-01"}', "00-a-c-00", ("00-a-b-01", False)),
-        (None, "00-a-c-01", ("00-a-c-01", True)),
+        (OWN, "", (TRITON, True)),
+        (OWN, HEADER, (TRITON, True)),
+        (OWN, OFF, (TRITON, False)),
+        (None, HEADER, (HEADER, True)),
+        (None, OFF, (OFF, False)),
+        (OWN, "nonsense", (TRITON, True)),
         ("{}", "", ("", True)),
     ],
 )
