@@ -17,12 +17,14 @@ import numpy as np
 from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.core.costs import UNMEASURED
 from wanspec.engines.config import EngineConfig
+from wanspec.engines.contract import EngineLoad, Loaded
 from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.telemetry.tracing import WorkerTracer
 from wanspec.triton.auth import read_token
+from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.traces import read_trace_settings
@@ -66,6 +68,7 @@ class TritonPythonModel:
         self._body = WorkerBody(config, engine, traced=lambda record: self._tracer.ended(record))
         self._tracer = WorkerTracer(traces, str(UUID(bytes=self._body.worker.instance)))
         self._body.start()
+        self._metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
@@ -82,6 +85,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
         self._tracer.close()
 
