@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=30, help="pairs of requests")
     parser.add_argument("--tokens", type=int, default=64, help="tokens a request")
     parser.add_argument("--rtt-ms", type=float, default=30.0)
-    parser.add_argument("--policy", default="adaptive")
+    parser.add_argument("--policy", default="wanspec")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         receiver = stack.enter_context(SpanReceiver())
@@ -69,8 +69,8 @@ def main() -> int:
 
 
 def _client(stack: ExitStack, traces: TraceSettings, rtt_ms: float) -> WanspecClient:
-    engines = [EngineSettings(dtype="float64", pace_ms=pace) for pace in PACES]
-    regions = RegionSettings(resolve("small-target"), resolve("small-draft"), *engines)
+    target, draft, worker = (EngineSettings(dtype="float64", pace_ms=pace) for pace in PACES)
+    regions = RegionSettings(resolve("small-target"), resolve("small-draft"), target, draft, worker)
     settings = DeploymentSettings(replace(regions, traces=traces), LinkShape(delay_ms=rtt_ms / 2))
     client = WanspecClient(stack.enter_context(Deployment(settings)).controller.grpc_endpoint)
     deadline = time.monotonic() + 30

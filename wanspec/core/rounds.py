@@ -61,7 +61,7 @@ class Round:
         waited_ms, causes: time spent waiting for the worker, and why it waited or drafted locally.
         engine_ms: target engine time.
         steps: its critical path.
-        events: (time, what) of what went wrong or changed: see ``docs/operations.md``.
+        events: (time, what) of what went wrong or changed: see ``docs/traces.md``.
         rtt_ms: round-trip time as it was estimated at the end; None if no worker has been heard.
         measured_rtt_ms: the last one that drafts measured meanwhile; None if none did.
         epoch: of the sequence on the worker, 0 for none.
