@@ -154,14 +154,11 @@ def test_drafting_resumes_when_the_worker_is_back(killed: Killed, expected: list
 
 
 def test_a_trace_tells_of_the_worker_that_was_killed(killed: Killed, collector: SpanReceiver) -> None:
-    wanted = {"InferRequest", "wanspec.request", "wanspec.worker.sequence"}
-    spans = [
-        span
-        for span in collector.wait(lambda spans: {s.name for s in spans if s.trace == killed.trace.trace} >= wanted)
-        if span.trace == killed.trace.trace
-    ]
-    known = {span.id for span in spans} | {f"{killed.trace.span_id:016x}"}
-    assert all(span.parent in known for span in spans)
+    spans = collector.of(killed.trace.trace, {"wanspec.request", "wanspec.worker.sequence"})
+    ours = [span for span in spans if span.name.startswith("wanspec.")]
+    (request,) = [span for span in ours if span.name == "wanspec.request"]
+    known = {span.id for span in ours} | {request.parent}
+    assert all(span.parent in known for span in ours)
     events = [name for span in spans if span.name == "wanspec.round" for _, name in sorted(span.events)]
     assert "link down" in events
     assert "worker opens it" in events[events.index("link down") :]

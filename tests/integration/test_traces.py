@@ -7,6 +7,7 @@ import statistics
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -24,6 +25,8 @@ SECRET = "Catherine"
 PROMPT = f"No one who had ever seen {SECRET}"
 TOKENS = 24
 RTT_MS = 30.0
+TRITON_S = 4.0
+"""Far above the half second between two of Triton's batches."""
 OURS = {
     *("wanspec.request", "wanspec.tokenize", "wanspec.round", "wanspec.wait", "wanspec.verify", "wanspec.respond"),
     *("wanspec.worker.sequence", "wanspec.worker.pass"),
@@ -48,29 +51,26 @@ class Traced:
 
 
 def trace(collector: SpanReceiver, ask: Callable[[str], str], last: Iterable[str] = OURS | TRITONS) -> Traced:
-    """Have something asked as part of a new trace, and wait for its spans: those of these names, and others before."""
-    caller = TraceContext.new()
-    sent = time.time_ns()
-    text = ask(str(caller))
-    answered = time.time_ns()
+    """Have something asked as part of a new trace, and wait for its spans: those of these names, and others before.
 
-    return Traced(caller, sent, answered, spans_of(collector, caller, last), text)
+    Triton 2.51 loses its own spans of some requests (docs/traces.md): these are asked again. Ours must always come.
+    """
+    for _ in range(MOST_TRIES):
+        caller = TraceContext.new()
+        sent = time.time_ns()
+        text = ask(str(caller))
+        answered = time.time_ns()
+        spans = spans_of(collector, caller, set(last) - TRITONS)
+        with suppress(TimeoutError):
+            spans = collector.of(caller.trace, set(last), TRITON_S)
+            return Traced(caller, sent, answered, spans, text)
+        print(f"Triton lost {TRITONS - {span.name for span in spans}}")
+    pytest.fail(f"Triton's spans came of none of {MOST_TRIES} requests")
 
 
 def spans_of(collector: SpanReceiver, caller: TraceContext, names: Iterable[str]) -> list[Span]:
     """Wait for spans of these names."""
-    found: list[Span] = []
-
-    def enough(spans: Iterable[Span]) -> bool:
-        found[:] = [span for span in spans if span.trace == caller.trace]
-        return {span.name for span in found} >= set(names)
-
-    try:
-        collector.wait(enough)
-    except TimeoutError:
-        missing = set(names) - {span.name for span in found}
-        pytest.fail(f"{missing} did not come; there are {[(s.name, s.attributes, s.events) for s in found]}")
-    return found
+    return collector.of(caller.trace, set(names))
 
 
 def ask_over_grpc(client: WanspecClient, policy: str = "remote_sync") -> Callable[[str], str]:
@@ -194,7 +194,7 @@ def test_the_command_line_shows_the_trace(apart: WanspecClient, small: Deploymen
     assert result.exit_code == 0, result.output
     caller = TraceContext.parse(json.loads(result.stdout)["traceparent"])
     assert caller is not None
-    spans_of(collector, caller, OURS | TRITONS)
+    spans_of(collector, caller, OURS)
     shown = CliRunner().invoke(cli, ["generate", PROMPT, "--traceparent", str(TraceContext.new()), *more])
     assert shown.exit_code == 0, shown.output
     assert "trace " in shown.stderr

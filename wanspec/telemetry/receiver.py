@@ -7,7 +7,7 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -83,6 +83,25 @@ class SpanReceiver:
                 raise TimeoutError(f"{len(spans)} spans after {timeout_s:g} s: {sorted({s.name for s in spans})}")
             time.sleep(_POLL_S)
         return spans
+
+    def of(self, trace: str, names: Set[str], timeout_s: float = 20.0) -> list[Span]:
+        """Return the spans of one trace once there are some of all these names.
+
+        Raises:
+            TimeoutError: says which are missing.
+        """
+        found: list[Span] = []
+
+        def enough(spans: list[Span]) -> bool:
+            found[:] = [span for span in spans if span.trace == trace]
+            return names <= {span.name for span in found}
+
+        try:
+            self.wait(enough, timeout_s)
+        except TimeoutError:
+            missing = sorted(names - {span.name for span in found})
+            raise TimeoutError(f"{', '.join(missing)} of trace {trace} did not come in {timeout_s:g} s") from None
+        return found
 
     def __enter__(self) -> SpanReceiver:
         self._thread.start()
