@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from tests.integration.quick import QuickDeployment
 from wanspec.models import resolve
 from wanspec.network.shape import LinkShape
+from wanspec.telemetry.receiver import SpanReceiver
+from wanspec.telemetry.settings import TraceSettings
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
@@ -28,8 +31,18 @@ def small_regions() -> RegionSettings:
 
 
 @pytest.fixture(scope="session")
-def small(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    settings = DeploymentSettings(small_regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
+def collector() -> Iterator[SpanReceiver]:
+    """Takes the traces of the small pair."""
+    with SpanReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def small(
+    small_regions: RegionSettings, collector: SpanReceiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    regions = replace(small_regions, traces=TraceSettings(collector.url, slow_ms=0.0))
+    settings = DeploymentSettings(regions, LinkShape(), log_dir=tmp_path_factory.mktemp("logs"))
     with QuickDeployment(settings) as deployment:
         yield deployment
 

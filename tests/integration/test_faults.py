@@ -15,6 +15,9 @@ from tests.integration.prompts import PROMPTS
 from tests.integration.quick import QuickDeployment
 from wanspec.core.replay import replay
 from wanspec.core.tree import Origin
+from wanspec.telemetry.context import TraceContext
+from wanspec.telemetry.receiver import SpanReceiver
+from wanspec.telemetry.settings import TraceSettings
 from wanspec.triton.client import Answer, Pending, WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import EngineSettings, RegionSettings
@@ -60,7 +63,9 @@ def watch(pending: Pending, strike: Callable[[], object]) -> Watched:
 
 
 @pytest.fixture(scope="module")
-def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(
+    small_regions: RegionSettings, collector: SpanReceiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     """Paced so that an answer takes seconds and the target, as on a GPU, costs more than the draft."""
     paced = RegionSettings(
         small_regions.target_dir,
@@ -68,6 +73,7 @@ def deployment(small_regions: RegionSettings, tmp_path_factory: pytest.TempPathF
         EngineSettings(dtype="float64", pace_ms=40.0),
         EngineSettings(dtype="float64", pace_ms=12.0),
         EngineSettings(dtype="float64", pace_ms=12.0),
+        traces=TraceSettings(collector.url),
     )
     with QuickDeployment(DeploymentSettings(paced, log_dir=tmp_path_factory.mktemp("logs"))) as deployment:
         yield deployment
@@ -105,13 +111,15 @@ class Killed:
     watched: dict[str, Watched]
     long: Answer
     tokens_before: int
+    trace: TraceContext
 
 
 @pytest.fixture(scope="module")
 def killed(deployment: Deployment) -> Killed:
     """One worker's death in the middle of several answers: restarting it takes longest."""
     client = healthy_client(deployment)
-    long = client.ask(PROMPTS[0], max_tokens=600, end_id=-1, policy="remote_sync")
+    trace = TraceContext.new()
+    long = client.ask(PROMPTS[0], max_tokens=600, end_id=-1, policy="remote_sync", traceparent=str(trace))
     pieces = iter(long)
     for _ in range(4):
         next(pieces)
@@ -124,7 +132,7 @@ def killed(deployment: Deployment) -> Killed:
     before = len(long.answer.tokens)
     for _ in pieces:
         pass
-    return Killed({policy: each.result() for policy, each in watched.items()}, long.answer, before)
+    return Killed({policy: each.result() for policy, each in watched.items()}, long.answer, before, trace)
 
 
 @pytest.mark.parametrize("policy", STRUCK)
@@ -143,6 +151,19 @@ def test_drafting_resumes_when_the_worker_is_back(killed: Killed, expected: list
     assert long.summary["epochs"] >= 2, "the running sequence was opened again"
     late = [origin.label for origin in long.origins[-50:]]
     assert "remote" in late, "and drafted for again"
+
+
+def test_a_trace_tells_of_the_worker_that_was_killed(killed: Killed, collector: SpanReceiver) -> None:
+    spans = collector.of(killed.trace.trace, {"wanspec.request", "wanspec.worker.sequence"})
+    ours = [span for span in spans if span.name.startswith("wanspec.")]
+    (request,) = [span for span in ours if span.name == "wanspec.request"]
+    known = {span.id for span in ours} | {request.parent}
+    assert all(span.parent in known for span in ours)
+    events = [name for span in spans if span.name == "wanspec.round" for _, name in sorted(span.events)]
+    assert "link down" in events
+    assert "worker opens it" in events[events.index("link down") :]
+    epochs = [s.attributes["wanspec.worker.epoch"] for s in spans if s.name == "wanspec.worker.sequence"]
+    assert min(epochs) >= 2, "what the first worker did died with it"
 
 
 def test_silent_wan_costs_one_deadline(deployment: Deployment, healthy: WanspecClient, expected: list[int]) -> None:

@@ -20,6 +20,7 @@ PARAMETERS: Mapping[tuple[str, str], str] = {
     ("regions", "local_draft"): "no_local_draft",
     ("policy", "name"): "policy",
     ("policy", "parameters"): "settings",
+    **{("traces", name): f"trace_{name}" for name in ("url", "rate", "slow_ms", "content")},
 }
 """A command's parameters for fields of a configuration, where they differ in more than the section."""
 

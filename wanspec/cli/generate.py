@@ -16,7 +16,21 @@ from wanspec.cli.explain import explain, rounds_as_json, rounds_view
 from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
 from wanspec.cli.request_options import inputs_of, request_options
 from wanspec.network.tls import Tls
+from wanspec.telemetry.context import TraceContext
 from wanspec.triton.client import Answer, WanspecClient
+
+
+class TraceparentType(click.ParamType[TraceContext]):
+    """A ``traceparent`` of W3C Trace Context."""
+
+    name = "TRACEPARENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TraceContext:
+        """Read it."""
+        found = value if isinstance(value, TraceContext) else TraceContext.parse(str(value))
+        if found is None:
+            self.fail(f"{value!r} is not 00-<32 hexadecimal digits>-<16>-<2>, in lower case and not all zeros")
+        return found
 
 
 @click.command(cls=ConfiguredCommand)
@@ -26,6 +40,8 @@ from wanspec.triton.client import Answer, WanspecClient
 @click.option("--chat/--no-chat", default=None, help="Wrap the prompt in the model's chat template; default: if any.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the prompt from standard input; PROMPT - does too.")
 @click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
+@click.option("--trace", "traced", is_flag=True, help="Have it traced, and show the trace's id.")
+@click.option("--traceparent", type=TraceparentType(), help="The same, as part of this span (W3C Trace Context).")
 @JSON_OPTION
 def generate(
     prompt: str | None,
@@ -34,6 +50,8 @@ def generate(
     chat: bool | None,
     from_stdin: bool,
     explained: bool,
+    traced: bool,
+    traceparent: TraceContext | None,
     no_color: bool,
     as_json: bool,
     **options: Any,
@@ -49,6 +67,7 @@ def generate(
       wanspec generate "Why is the sky blue?" --policy local --set k=3
       wanspec generate "Name three rivers." --explain
       wanspec generate "Tell me a story." --temperature 0.8 --top-p 0.95 --seed 7
+      wanspec generate "Hello" --trace                      where every millisecond went: docs/traces.md
       cat question.txt | wanspec generate - --json
     """
     text = _prompt(prompt, from_stdin)
@@ -56,9 +75,12 @@ def generate(
     client = WanspecClient(url, tls=tls)
     parameters = endpoint_parameters(client, url)
     templated = parameters.get("chat_template") == "yes" if chat is None else chat
-    pending = client.ask(text, chat=templated, event_log=explained, **inputs)
+    context = traceparent or (TraceContext.new() if traced else None)
+    part_of = str(context) if context else ""
+    pending = client.ask(text, chat=templated, event_log=explained, traceparent=part_of, **inputs)
     if as_json:
-        click.echo(json.dumps(_as_json(whole(pending), explained), ensure_ascii=False, indent=2))
+        values = _as_json(whole(pending), explained) | ({"traceparent": part_of} if part_of else {})
+        click.echo(json.dumps(values, ensure_ascii=False, indent=2))
         return
     console = make_console(color=not no_color)
     painter = painter_for(console, parameters)
@@ -67,6 +89,8 @@ def generate(
     notes = console if console.is_terminal else make_console(color=not no_color, stderr=True)
     notes.print(legend_for(notes, answer.origins, by_token=painter.by_token or not console.is_terminal))
     notes.print(summary_line(answer.summary), style="dim")
+    if context:
+        notes.print(f"trace {context.trace}", style="dim")
     if explained:
         console.print(rounds_view(explain(answer), painter.token))
 

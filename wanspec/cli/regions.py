@@ -18,6 +18,7 @@ from wanspec.errors import ConfigError
 from wanspec.models import DEFAULT_PAIR, PAIRS, check_pair, resolve
 from wanspec.network.ports import is_free
 from wanspec.network.shape import DEFAULT_RTT_MS, LEAST_RTO_MS, LinkShape
+from wanspec.telemetry.settings import TraceSettings, check_url
 from wanspec.triton.regions import DEFAULT_STREAMS, MOST_STREAMS, EngineSettings
 
 DTYPES, WEIGHTS = get_args(Dtype), get_args(Weights)
@@ -125,6 +126,39 @@ def machine_options(function: Function) -> Function:
         click.option("--time-scale", type=click.FloatRange(0.01, 1000), default=1.0, help="Stretches paces and RTT."),
     ]
     return _all(options, function)
+
+
+def trace_options(function: Function) -> Function:
+    """What is traced, and where that goes."""
+    defaults = TraceSettings()
+    options = [
+        click.option("--trace-url", default="", help="OTLP/HTTP endpoint for traces, http://HOST:4318/v1/traces."),
+        click.option(
+            "--trace-rate",
+            type=click.IntRange(0),
+            default=defaults.rate,
+            help="Trace one request of so many; default: those whose caller traces.",
+        ),
+        click.option(
+            "--trace-slow-ms",
+            type=click.FloatRange(0),
+            default=defaults.slow_ms,
+            show_default=True,
+            help="Trace requests that take so long in any case; 0: do not.",
+        ),
+        click.option("--trace-content", is_flag=True, help="Text and tokens of requests go into traces."),
+    ]
+    return _all(options, function)
+
+
+def traces_of(options: Mapping[str, Any]) -> TraceSettings:
+    """The settings that these options give.
+
+    Raises:
+        ConfigError: the endpoint is no URL.
+    """
+    url = check_url("--trace-url", options["trace_url"])
+    return TraceSettings(url, options["trace_rate"], options["trace_slow_ms"], options["trace_content"])
 
 
 def choose_models(pair: str | None, target: str | None = None, draft: str | None = None) -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ import click
 from wanspec.cli.command import JSON_OPTION, JsonErrors
 from wanspec.cli.endpoint import EndpointType
 from wanspec.cli.progress import ModelProgress
-from wanspec.cli.regions import choose_models, model_names
+from wanspec.cli.regions import choose_models, model_names, trace_options, traces_of
 from wanspec.cli.render import make_console
 from wanspec.cli.worker_region import DRAFT_ENGINES, check_region, worker_settings
 from wanspec.core.config import DEFAULT_POLICY
@@ -21,6 +21,7 @@ from wanspec.engines.config import Dtype
 from wanspec.errors import ConfigError
 from wanspec.models import check_pair, resolve
 from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, check_folder
+from wanspec.telemetry.settings import IDLE, SCARCE
 from wanspec.triton.launch import Launch, ServerSettings, container_shm_bytes, installed_here, plain
 from wanspec.triton.regions import EngineSettings, RegionSettings, controller_repository, worker_repository
 from wanspec.triton.worker_draft import CHAIN_MODEL
@@ -111,8 +112,7 @@ class GpuList(click.ParamType[tuple[int, ...]]):
     type=click.Path(file_okay=False, path_type=Path),
     help=f"Folder with {', '.join(SERVER_FILES)}: gRPC asks clients for certificates.",
 )
-@click.option("--trace-url", default="", help="OTLP/HTTP endpoint for traces, http://HOST:4318/v1/traces.")
-@click.option("--trace-rate", type=click.IntRange(0), default=0, help="Trace one of so many; 0: whose caller traces.")
+@trace_options
 @JSON_OPTION
 def render(**options: Any) -> None:
     """Write a region's model repository and its launch command, for servers that you start yourself.
@@ -253,6 +253,7 @@ def _regions(options: dict[str, Any], pair: EnginePair | None) -> RegionSettings
         sampling=options["sampling"] or ("tensorrt_llm" if fast else "coupled"),
         auth_token_file=str(token.absolute()) if token else "",
         worker_tls=str(tls.absolute()) if tls else "",
+        traces=traces_of(options),
     )
     return worker_settings(settings, options["draft_engine"], pair) if options["region"] == "worker" else settings
 
@@ -261,6 +262,7 @@ def _server(options: dict[str, Any]) -> ServerSettings:
     tls = options["tls"]
     if tls:
         check_folder(tls, SERVER_FILES, "tls")
+    traces, worker = traces_of(options), options["region"] == "worker"
     return ServerSettings(
         options["output"].absolute() / "models",
         options["tritonserver"] or _SERVER.executable,
@@ -270,8 +272,9 @@ def _server(options: dict[str, Any]) -> ServerSettings:
         options["metrics_port"],
         options["address"],
         tls.absolute() if tls else None,
-        options["trace_url"],
-        options["trace_rate"],
+        traces.url,
+        0 if worker else traces.rate,  # every frame of a controller is a request there: none is traced by itself
+        region=IDLE if worker else SCARCE,
     )
 
 

@@ -28,6 +28,8 @@ from wanspec.cli.regions import (
     link_shape,
     model_names,
     network_options,
+    trace_options,
+    traces_of,
 )
 from wanspec.cli.render import make_console
 from wanspec.cli.supervisor import Supervisor
@@ -80,6 +82,7 @@ from wanspec.triton.regions import RegionSettings, with_stored_costs
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder with ca.crt, server.crt, server.key, client.crt, client.key: mutual TLS between the regions.",
 )
+@trace_options
 @click.option("--event-log", type=click.Path(dir_okay=False, path_type=Path), help="Write the controller's event log.")
 @click.option(
     "--log-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the servers' logs go and stay."
@@ -151,6 +154,7 @@ def deployment_settings(options: dict[str, Any]) -> DeploymentSettings:
         event_log=_log_file(options["event_log"]),
         compat=options["compat"],
         decoupled=options["decoupled"],
+        traces=traces_of(options),
     )
     return DeploymentSettings(
         regions,
@@ -174,6 +178,7 @@ def endpoints(deployment: Deployment) -> dict[str, Any]:
         "worker_grpc": worker.grpc_endpoint,
         "relay": deployment.relay.endpoint if link else None,
         "rtt_ms": link.rtt_ms if link else 0.0,
+        "traces": deployment.settings.regions.traces.url or None,
         "logs": [str(controller.log), str(worker.log)],
     }
 
@@ -191,8 +196,9 @@ def _welcome(console: Console, deployment: Deployment, options: dict[str, Any]) 
         console.print("           `--pace-ms 100,30,30` shows what it does where they do not")
     if regions.costs:
         console.print(f"  calibrated: {', '.join(regions.costs)}")
-    for name in ("grpc", "http", "metrics"):
-        console.print(f"  {name:8}{where[name]}")
+    for name in ("grpc", "http", "metrics", "traces"):
+        if where[name]:
+            console.print(f"  {name:8}{where[name]}")
     console.print("  logs    " + "\n          ".join(where["logs"]), soft_wrap=True)
     body: dict[str, Any] = {"text_input": "Why is the sky blue?", "stream": True, "max_tokens": 64}
     if WanspecClient(where["grpc"]).parameters().get("chat_template") == "yes":

@@ -14,6 +14,7 @@ from wanspec.errors import ConfigError
 from wanspec.models import DEFAULT_PAIR, PAIRS
 from wanspec.network.shape import DEFAULT_RTT_MS, LinkShape
 from wanspec.openai.settings import FrontSettings
+from wanspec.telemetry.settings import TraceSettings, check_url
 from wanspec.triton.client import DEFAULT_URL
 from wanspec.triton.regions import MOST_STREAMS, EngineSettings, RegionSettings
 
@@ -122,6 +123,21 @@ class Server(Section):
     )
 
 
+def _url(url: str) -> str:
+    return check_url("url", url)
+
+
+class Traces(Section):
+    """OpenTelemetry traces of both regions."""
+
+    url: Annotated[str, AfterValidator(_url)] = _of(
+        TraceSettings, "url", "OTLP/HTTP endpoint, http://HOST:4318/v1/traces; empty: nothing is traced."
+    )
+    rate: int = _of(TraceSettings, "rate", "Trace one request of so many; 0: those whose caller traces.", ge=0)
+    slow_ms: float = _of(TraceSettings, "slow_ms", "Trace requests that take so long in any case, ms; 0: do not.", ge=0)
+    content: bool = _of(TraceSettings, "content", "Text and tokens of requests go into traces.")
+
+
 class Limits(Section):
     """What bounds the endpoint's work."""
 
@@ -186,6 +202,7 @@ class Config(Section):
     policy: PolicySection = PolicySection()
     server: Server = Server()
     limits: Limits = Limits()
+    traces: Traces = Traces()
     endpoint: Endpoint = Endpoint()
     generation: Generation = Generation()
     openai: OpenAI = OpenAI()

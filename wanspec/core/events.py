@@ -245,7 +245,8 @@ class Emit:
 class Finished:
     """The sequence has ended. ``reason``: ``stop``, ``length``, ``cancelled``, ``deadline`` or ``error``.
 
-    ``rounds``: all of them; the last one is without tokens where the end came amid a round.
+    ``rounds``: all of them; the last one is without tokens where the end came amid a round. Their times count from
+    ``submitted_ms``, on the caller's clock.
     """
 
     sequence: int
@@ -254,6 +255,7 @@ class Finished:
     error: str = ""
     log: tuple[str, ...] = ()
     rounds: tuple[Round, ...] = ()
+    submitted_ms: float = 0.0
 
 
 Action: TypeAlias = Verify | Draft | Abort | Connect | Disconnect | Send | Emit | Finished

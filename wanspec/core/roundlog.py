@@ -8,6 +8,8 @@ from typing import NamedTuple
 from wanspec.core.rounds import Round, Scores, Step, StepKind, Tally
 from wanspec.core.tree import Node
 
+RTT_SPIKE = "RTT spike"
+
 
 class Flight(NamedTuple):
     """How drafts came about. ms: when the commit they follow left, the round trip, when they arrived."""
@@ -45,6 +47,7 @@ class RoundLog:
         self._cause = ""
         self._scores: Scores = ()
         self._bytes = (0, 0)
+        self._spike = False
 
     def begin(self, now: float) -> None:
         """The sequence's turn has come."""
@@ -73,6 +76,13 @@ class RoundLog:
     def event(self, what: str, now: float) -> None:
         """Something that an operator may ask for has happened."""
         self.current.events += ((now - self._submitted, what),)
+
+    def round_trip(self, rtt_ms: float, usual_ms: float | None, now: float) -> None:
+        """Drafts have measured a round trip. The first that is far above the usual one is an event."""
+        self.current.measured_rtt_ms = rtt_ms
+        before, self._spike = self._spike, usual_ms is not None and rtt_ms > _spike_ms(usual_ms)
+        if self._spike and not before:
+            self.event(RTT_SPIKE, now)
 
     def end(
         self,
@@ -114,3 +124,8 @@ class RoundLog:
         up, down = tally.bytes_up, tally.bytes_down
         done.bytes_up, done.bytes_down = up - self._bytes[0], down - self._bytes[1]
         self._bytes = up, down
+
+
+def _spike_ms(usual_ms: float) -> float:
+    """Above which a round trip is no ordinary jitter."""
+    return 2.0 * usual_ms + 10.0

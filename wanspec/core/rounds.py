@@ -61,8 +61,9 @@ class Round:
         waited_ms, causes: time spent waiting for the worker, and why it waited or drafted locally.
         engine_ms: target engine time.
         steps: its critical path.
-        events: (time, what) of what went wrong or changed: see ``docs/operations.md``.
+        events: (time, what) of what went wrong or changed: see ``docs/traces.md``.
         rtt_ms: round-trip time as it was estimated at the end; None if no worker has been heard.
+        measured_rtt_ms: the last one that drafts measured meanwhile; None if none did.
         epoch: of the sequence on the worker, 0 for none.
         bytes_up, bytes_down: of the sequence's messages meanwhile.
     """
@@ -83,6 +84,7 @@ class Round:
     steps: tuple[Step, ...] = ()
     events: tuple[tuple[float, str], ...] = ()
     rtt_ms: float | None = None
+    measured_rtt_ms: float | None = None
     epoch: int = 0
     bytes_up: int = 0
     bytes_down: int = 0

@@ -260,8 +260,11 @@ class Sequence:
     def heard(self, length: int, rtt_ms: float | None, now: float) -> None:
         """Drafts after the first ``length`` committed tokens have come, in a frame that measured ``rtt_ms``."""
         sent = self.arrivals.committed_ms(length)
-        rtt = self.estimators.median("rtt") if rtt_ms is None else rtt_ms
+        usual = self.estimators.median("rtt")
+        rtt = usual if rtt_ms is None else rtt_ms
         self.log.flight = None if sent is None or rtt is None else Flight(sent, rtt, now)
+        if rtt_ms is not None:
+            self.log.round_trip(rtt_ms, usual, now)
 
     def drafted(self, event: Drafted, now: float) -> None:
         """The local draft's answer: add it below the path it was drafted after."""
@@ -327,7 +330,10 @@ class Sequence:
             self._settle(now, 0.0, reason)
         self.remote.close()
         rounds = self.log.closed(now, self.estimators.median("rtt"), self.remote.epoch, self.tally)
-        return [*actions, Finished(self.number, reason, self.summary(reason, now), error, rounds=rounds)]
+        ended = Finished(
+            self.number, reason, self.summary(reason, now), error, rounds=rounds, submitted_ms=self._submitted
+        )
+        return [*actions, ended]
 
     def called_ms(self, now: float) -> float:
         """For how long the engine call that is under way has been."""

@@ -267,7 +267,8 @@ class Worker:
             counters.wasted_leaves += wasted
             if sequence.record is not None:
                 made = 0 if drafts is None else len(drafts.nodes)
-                sequence.record.add(PassRecord(done.began_ms, now, engine_ms, queue_ms, len(nodes), made))
+                timed = PassRecord(done.began_ms, now, engine_ms, queue_ms, len(nodes), made, event.number, done.leaves)
+                sequence.record.add(timed)
             peer = self._peer_of(sequence)
             if peer is None:
                 continue

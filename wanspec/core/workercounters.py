@@ -30,7 +30,8 @@ class WorkerCounters:
 class PassRecord(NamedTuple):
     """One draft pass as one sequence saw it. ms on the worker's clock.
 
-    ``queue_ms`` is what the pass took beyond the engine's own time. ``nodes`` went to the controller.
+    ``queue_ms`` is what the pass took beyond the engine's own time. ``nodes`` went to the controller. ``number`` is the
+    pass's, which it has in all its sequences, and ``batch`` its leaves of all of them.
     """
 
     began_ms: float
@@ -39,6 +40,8 @@ class PassRecord(NamedTuple):
     queue_ms: float
     leaves: int
     nodes: int
+    number: int = 0
+    batch: int = 0
 
 
 @dataclass(slots=True)

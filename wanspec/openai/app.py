@@ -22,6 +22,7 @@ from wanspec.openai.requests import ChatRequest, CompletionRequest, Sampled, rea
 from wanspec.openai.responses import Choice, Format
 from wanspec.openai.settings import FrontSettings
 from wanspec.openai.upstream import Ask, Client, Upstream
+from wanspec.telemetry.context import TRACEPARENT, TraceContext
 
 MAX_BODY_BYTES = 16 << 20
 BODY_TIMEOUT_S = 30.0
@@ -98,7 +99,7 @@ class _Front:
             raise invalid(
                 field, f"{len(prompts) * count} answers are wanted, the limit is {self._settings.max_requests}"
             )
-        options = [self._options(body, answer) for answer in range(count)]
+        options = [self._options(body, answer) | _traced(request) for answer in range(count)]
         asks = [Ask(prompt, each) for prompt in prompts for each in options]
         choices = [Choice(index, index // count, body.stop or ()) for index in range(len(asks))]
         form = Format(self._settings.model, chat=kind is ChatRequest)
@@ -119,6 +120,12 @@ class _Front:
         if name != self._settings.model:
             message = f"model: {name!r} is not served; {self._settings.model!r} is"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+
+def _traced(request: Request) -> dict[str, str]:
+    """What the endpoint is told of the trace that the client's request is part of."""
+    part_of = TraceContext.parse(request.headers.get(TRACEPARENT, ""))
+    return {} if part_of is None else {TRACEPARENT: str(part_of)}
 
 
 async def _json(request: Request) -> Any:

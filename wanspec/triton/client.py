@@ -20,6 +20,7 @@ from wanspec.errors import (
     UnavailableError,
 )
 from wanspec.network.tls import Tls, explained
+from wanspec.telemetry.context import TRACEPARENT
 from wanspec.triton.client_answer import Answer, Piece, text_of
 from wanspec.triton.connection import Connection
 from wanspec.triton.endpoint import INPUTS
@@ -40,13 +41,24 @@ Prompt: TypeAlias = str | bytes | Sequence[int] | Sequence[Mapping[str, str]]
 class Pending:
     """A request under way, on a stream of its own: iterate for its pieces, then read ``answer``."""
 
-    def __init__(self, url: str, model: str, inputs: list[Any], timeout_s: float, credentials: Any = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        inputs: list[Any],
+        timeout_s: float,
+        credentials: Any = None,
+        traceparent: str = "",
+    ) -> None:
         self.answer = Answer()
         self._url = url
         self._timeout_s = timeout_s
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._client = Connection(url, credentials)
-        self._client.start_stream(lambda result, error: self._results.put(result if error is None else error))
+        headers = {TRACEPARENT: traceparent} if traceparent else None
+        self._client.start_stream(
+            lambda result, error: self._results.put(result if error is None else error), headers=headers
+        )
         try:
             self._client.async_stream_infer(model, inputs)
         except InferenceServerException as error:
@@ -140,8 +152,12 @@ class WanspecClient:
         return_perf_metrics: bool = False,
         summary: bool = True,
         event_log: bool = False,
+        traceparent: str = "",
     ) -> Pending:
-        """Send a request; the arguments are the model's inputs (``docs/endpoint.md``)."""
+        """Send a request; the arguments are the model's inputs (``docs/endpoint.md``).
+
+        ``traceparent`` is none: it names the span that the request is part of (``docs/traces.md``).
+        """
         inputs = []
         if isinstance(prompt, (str, bytes)):
             inputs.append(_input("text_input", "BYTES", prompt.encode() if isinstance(prompt, str) else prompt))
@@ -178,7 +194,7 @@ class WanspecClient:
         for name, words in (("stop_words", stop_words), ("bad_words", bad_words)):
             if words:
                 inputs.append(_input(name, "BYTES", *(word.encode() for word in words)))
-        return Pending(self._url, self._model, inputs, self._timeout_s, self._credentials)
+        return Pending(self._url, self._model, inputs, self._timeout_s, self._credentials, traceparent)
 
     def parameters(self) -> dict[str, str]:
         """Return the endpoint's own settings.

@@ -15,10 +15,12 @@ from wanspec.models import check_pair
 from wanspec.network.relay_host import RelayProcess
 from wanspec.network.shape import LinkShape
 from wanspec.network.tls import CLIENT_FILES, SERVER_FILES, check_folder
+from wanspec.telemetry.settings import CONTROLLER, IDLE, SCARCE, WORKER
 from wanspec.triton.command import tls_flags
 from wanspec.triton.readiness import Progress
 from wanspec.triton.regions import RegionSettings, controller_repository, controller_stages, worker_repository
 from wanspec.triton.server import STOP_TIMEOUT_S, TritonServer
+from wanspec.triton.traces import trace_flags
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,11 @@ class Deployment:
             name="worker",
             log_dir=settings.log_dir,
             env=settings.env,
-            extra_args=tls_flags(Path(tls)) if tls else (),
+            # Every frame of a controller is a request here: none is to be traced by itself.
+            extra_args=(
+                *(tls_flags(Path(tls)) if tls else ()),
+                *trace_flags(settings.regions.traces.url, 0, WORKER, IDLE),
+            ),
         )
         self.controller: TritonServer
         self.relay: RelayProcess
@@ -151,7 +157,10 @@ class Deployment:
             preferred_ports=settings.preferred_ports,
             log_dir=settings.log_dir,
             env=settings.env,
-            extra_args=settings.controller_args,
+            extra_args=(
+                *trace_flags(settings.regions.traces.url, settings.regions.traces.rate, CONTROLLER, SCARCE),
+                *settings.controller_args,
+            ),
         )
         self.controller.start()
         self._started.append(self.controller)

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanspec.errors import ConfigError
+from wanspec.telemetry.settings import SCARCE
 from wanspec.triton.binaries import INSTALLED, find_binaries, prepare_backends, server_environment
 from wanspec.triton.command import MODEL_FLAGS, PING_FLAGS, tls_flags
 from wanspec.triton.engine_pair import Engine, EnginePair
+from wanspec.triton.traces import trace_flags
 
 MIB = 1 << 20
 
@@ -37,6 +39,7 @@ class ServerSettings:
         trace_url: OTLP/HTTP endpoint for traces; empty for none.
         trace_rate: one of so many requests is traced; 0: those only whose caller traces.
         shm_bytes: shared memory of a python model at its start, and how much it grows by.
+        region: name in traces of where it is.
     """
 
     models: Path
@@ -52,6 +55,7 @@ class ServerSettings:
     shm_bytes: int = 4 * MIB
     backends: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    region: str = SCARCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def _flags(settings: ServerSettings, rank: int) -> list[str]:
         *_python(settings, rank),
         *PING_FLAGS,
         *tls_flags(settings.tls),
-        *_tracing(settings),
+        *trace_flags(settings.trace_url, settings.trace_rate, settings.service, settings.region),
         "--metrics-config=histogram_latencies=true",
         "--log-verbose=0",
     ]
@@ -182,17 +186,4 @@ def _python(settings: ServerSettings, rank: int) -> list[str]:
         f"--backend-config=python,shm-region-prefix-name={settings.service}{rank}_",
         f"--backend-config=python,shm-default-byte-size={settings.shm_bytes}",
         f"--backend-config=python,shm-growth-byte-size={settings.shm_bytes}",
-    ]
-
-
-def _tracing(settings: ServerSettings) -> list[str]:
-    if not settings.trace_url:
-        return []
-    return [
-        "--trace-config=mode=opentelemetry",
-        f"--trace-config=opentelemetry,url={settings.trace_url}",
-        f"--trace-config=opentelemetry,resource=service.name={settings.service}",
-        "--trace-config=level=TIMESTAMPS",
-        f"--trace-config=rate={settings.trace_rate}",
-        "--trace-config=count=-1",
     ]

@@ -13,8 +13,10 @@ from wanspec.engines.stored_costs import ROLES, any_stored, describe_engine, fin
 from wanspec.errors import ConfigError
 from wanspec.models.folders import read_json
 from wanspec.network.tls import tls_in
+from wanspec.telemetry.settings import TraceSettings
 from wanspec.triton import compatibility
 from wanspec.triton.repository import ModelRepository, Value, region_folder
+from wanspec.triton.traces import trace_parameters
 from wanspec.triton.worker_draft import CHAIN_MODEL, WorkerDraft
 
 MAX_BATCH_SIZE = 64
@@ -78,6 +80,7 @@ class RegionSettings:
         streams: TCP connections between controller and worker; a sequence stays on one.
         max_leaves: most leaves in one pass of the worker, of all sequences.
         shared_gpu: folder that stands for one GPU of target and local draft; empty: each has its own.
+        traces: what is traced, and where that goes.
         costs: files of measured costs by role (``target``, ``draft``, ``worker``); :func:`with_stored_costs` fills it.
         worker_draft: how the worker drafts, other than by the engine that ``worker`` describes.
     """
@@ -109,6 +112,7 @@ class RegionSettings:
     streams: int = DEFAULT_STREAMS
     max_leaves: int = DEFAULT_LEAVES
     shared_gpu: str = ""
+    traces: TraceSettings = field(default_factory=TraceSettings)
     costs: Mapping[str, str] = field(default_factory=dict)
     worker_draft: WorkerDraft = field(default_factory=WorkerDraft)
 
@@ -161,6 +165,7 @@ def controller_repository(settings: RegionSettings, worker_urls: str) -> ModelRe
         "verify_costs_file": settings.costs.get("target", ""),
         "draft_costs_file": settings.costs.get("draft", ""),
         "chat_template": "yes" if chat else "no",
+        **trace_parameters(settings.traces),
     }
     if settings.compat:
         vocabulary = values[target]["vocab_size"]
@@ -186,6 +191,7 @@ def worker_repository(settings: RegionSettings) -> ModelRepository:
         "max_leaves": settings.max_leaves,
         "auth_token_file": settings.auth_token_file,
         "costs_file": settings.costs.get("worker", ""),
+        "trace_url": settings.traces.url,
     }
     draft = settings.worker_draft
     values = {"wanspec_worker": shared | draft.values(settings.decoupled) | own}

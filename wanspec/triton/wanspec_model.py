@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.network.tls import tls_of
+from wanspec.telemetry.tracing import RequestTrace, RequestTracer
 from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
 from wanspec.triton.control import CONTROL, STATE, read_control
@@ -38,6 +40,7 @@ from wanspec.triton.request_options import refuse_options
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.tensorrt_llm.engines import BlsEngines
 from wanspec.triton.text import TextCodec
+from wanspec.triton.traces import read_trace_settings, trace_context
 
 try:
     import triton_python_backend_utils as pb_utils
@@ -86,6 +89,7 @@ class TritonPythonModel:
             draft_costs=_costs(parameters, "draft_costs_file", "draft", draft),
         )
         self._defaults = _defaults(parameters, config.context)
+        traces = read_trace_settings(parameters)
         engines = BlsEngines(
             parameters.text("target_model", "target"),
             parameters.text("draft_model", ""),
@@ -103,6 +107,9 @@ class TritonPythonModel:
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
         )
+        instance = str(UUID(bytes=self._body.controller.instance))
+        name, decode = args["model_name"], self._codec.decode
+        self._tracer = RequestTracer(traces, instance, model=name, target=target.name, decode=decode)
         self._body.start()
         settle_memory()
 
@@ -110,20 +117,28 @@ class TritonPythonModel:
         """Hand requests to the controller; never blocks. Answers come through their response senders."""
         for request in requests:
             sender = request.get_response_sender()
+            given = _parameters(request)
+            context, recorded = trace_context(request, given)
+            trace = self._tracer.begin(context, recorded=recorded)
             try:
-                refuse_options(_parameters(request))
+                refuse_options(given)
                 tensors = _tensors(request)
                 if CONTROL in tensors:
                     self._take_control(tensors, sender)
                     continue
-                asked = read_request(tensors, self._codec, self._defaults, _traceparent(request))
+                trace.chat = "messages" in tensors
+                asked = read_request(tensors, self._codec, self._defaults, trace.traceparent)
+                trace.request = asked.request
                 self._body.check(asked.request)
-                self._body.submit(asked.request, _Answer(sender, asked, self._codec))
+                self._body.submit(asked.request, _Answer(sender, asked, self._codec, trace))
             except WanspecError as error:
                 _refuse(sender, str(error))
+                trace.ended(Finished(0, "refused", {}, str(error)))
             except Exception as error:  # a fault of ours must not reach the other requests of this call
                 logger.exception("a request failed before it began")
-                _refuse(sender, f"{type(error).__name__}: {error}", "INTERNAL")
+                message = f"{type(error).__name__}: {error}"
+                _refuse(sender, message, "INTERNAL")
+                trace.ended(Finished(0, "error", {}, message))
 
     def _take_control(self, tensors: dict[str, NDArray[Any]], sender: Any) -> None:
         controller = self._body.controller
@@ -141,13 +156,15 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop."""
         self._body.close()
+        self._tracer.close()
 
 
 class _Answer:
     """Sends one request's answer: piece by piece, or in one response at the end."""
 
-    def __init__(self, sender: Any, asked: Asked, codec: TextCodec) -> None:
+    def __init__(self, sender: Any, asked: Asked, codec: TextCodec, trace: RequestTrace) -> None:
         self._sender = sender
+        self._trace = trace
         self._tensors = AnswerTensors(asked, codec)
 
     def emit(self, tokens: tuple[int, ...], origins: tuple[Origin, ...], log_probs: tuple[float, ...]) -> None:
@@ -156,6 +173,10 @@ class _Answer:
             self._sender.send(_response(piece))
 
     def finished(self, finished: Finished) -> None:
+        self._answer(finished)
+        self._trace.ended(finished)
+
+    def _answer(self, finished: Finished) -> None:
         if finished.reason == "cancelled":
             _refuse(self._sender, "the request was cancelled", "CANCELLED")
         elif finished.error:
@@ -215,11 +236,6 @@ def _tensors(request: Any) -> dict[str, NDArray[Any]]:
 def _parameters(request: Any) -> dict[str, Any]:
     given = request.parameters()
     return dict(json.loads(given)) if given else {}
-
-
-def _traceparent(request: Any) -> str:
-    context = request.trace().get_context()
-    return str(json.loads(context).get("traceparent", "")) if context else ""
 
 
 def _response(outputs: dict[str, NDArray[Any]]) -> Any:

@@ -23,10 +23,12 @@ from wanspec.core.events import (
     Send,
     Steered,
     Tick,
+    Traced,
     WorkerAction,
     WorkerEvent,
 )
 from wanspec.core.worker import Worker
+from wanspec.core.workercounters import SequenceRecord
 from wanspec.triton.body import Body
 
 logger = logging.getLogger(__name__)
@@ -57,10 +59,14 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         worker: the state machine; not to be given events but by this body.
     """
 
-    def __init__(self, config: WorkerConfig, engine: DraftEngine) -> None:
+    def __init__(
+        self, config: WorkerConfig, engine: DraftEngine, *, traced: Callable[[SequenceRecord], None] | None = None
+    ) -> None:
+        """``traced`` is told of traced sequences that have ended, with the worker locked: it must not block."""
         self.worker = Worker(config)
         super().__init__("wanspec-worker", self.worker)
         self._engine = engine
+        self._traced = traced
         self._calls: SimpleQueue[WorkerAction | None] = SimpleQueue()
         self._engine_thread = threading.Thread(target=self._serve, name="wanspec-draft", daemon=True)
         self._links: dict[int, Downlink] = {}
@@ -119,6 +125,8 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
             if downlink is not None:
                 logger.warning("link %d: closed: %s", action.link, action.reason)
                 self._frames.put(downlink, None)
+        elif isinstance(action, Traced) and self._traced is not None:
+            self._traced(action.record)
 
     def handle(
         self, event: WorkerEvent, *, keep_calls: bool = False, provided: Callable[[], bool] | None = None

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
+from wanspec.telemetry.tracing import WorkerTracer
 from wanspec.triton.auth import read_token
 from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.regions import model_context
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.tensorrt_llm.chain import ChainDraftEngine, ChainSettings
+from wanspec.triton.traces import read_trace_settings
 from wanspec.triton.worker_body import WorkerBody
 
 try:
@@ -64,7 +67,9 @@ class TritonPythonModel:
             max_leaves=parameters.whole("max_leaves", 64, minimum=1),
             costs=costs or UNMEASURED,
         )
-        self._body = WorkerBody(config, engine)
+        traces = read_trace_settings(parameters)
+        self._body = WorkerBody(config, engine, traced=lambda record: self._tracer.ended(record))
+        self._tracer = WorkerTracer(traces, str(UUID(bytes=self._body.worker.instance)))
         self._body.start()
         self._metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
         settle_memory()
@@ -87,6 +92,7 @@ class TritonPythonModel:
         self._body.close()
         if isinstance(self._engine, ClosingEngine):
             self._engine.close()
+        self._tracer.close()
 
 
 def _draft_engine(settings: EngineConfig, folder: Path) -> DraftEngine:

@@ -58,6 +58,7 @@ def test_help_lists_commands_and_exit_codes(run):
         (("up", "--pair", "small", "--grpc-port", "9501", "--http-port", "9501"), "--grpc-port and --http-port"),
         (("generate", "a", "--policy", "magic"), "target_only"),
         (("generate", "a", "--url", "localhost"), "HOST:PORT"),
+        (("generate", "a", "--traceparent", "00-1-2-01"), "00-<32"),
         (("generate",), "PROMPT"),
         (("generate", "a", "--stdin"), "not both"),
         (("generate", "a", "--max-tokens", "0"), "max-tokens"),

@@ -230,6 +230,29 @@ def test_bad_options(render, profile, more, problem, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("region", "rate"), [("controller", "20"), ("worker", "0")])
+def test_one_option_has_triton_and_our_models_trace(render, region, rate, tmp_path):
+    url = "http://otel:4318/v1/traces"
+    more = ("--trace-url", url, "--trace-rate", "20", "--trace-slow-ms", "250", "--trace-content")
+    result = render("cpu", region, *PAIR, *more, "--json")
+    assert result.exit_code == 0, result.output
+    argv = json.loads(result.stdout)["launch"]["argv"]
+    assert f"--trace-config=opentelemetry,url={url}" in argv
+    assert f"--trace-config=rate={rate}" in argv
+    model = "wanspec" if region == "controller" else "wanspec_worker"
+    config = (tmp_path / "out" / "models" / model / "config.pbtxt").read_text()
+    assert f'key: "trace_url" value {{ string_value: "{url}" }}' in config
+    if region == "controller":
+        assert 'key: "trace_slow_ms" value { string_value: "250.0" }' in config
+        assert 'key: "trace_content" value { string_value: "true" }' in config
+
+
+def test_a_trace_url_that_is_none(render):
+    result = render("cpu", "controller", *PAIR, "--trace-url", "otel:4318")
+    assert result.exit_code == 1
+    assert "--trace-url: 'otel:4318' is not a URL" in result.output
+
+
 def test_it_does_not_write_over_something(render, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text("")

@@ -31,6 +31,13 @@ def test_completion(client: openai.OpenAI, endpoint: Endpoint) -> None:
     assert endpoint.asked == [("Why", asked | {"policy_parameters": None})]
 
 
+def test_the_client_s_trace_goes_on(client: openai.OpenAI, endpoint: Endpoint) -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    for header, passed in ((traceparent, traceparent), ("nonsense", None)):
+        client.completions.create(model="wanspec", prompt="Why", extra_headers={"traceparent": header})
+        assert endpoint.asked[-1][1].get("traceparent") == passed
+
+
 def test_chat(client: openai.OpenAI, endpoint: Endpoint) -> None:
     said: Any = [
         {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},

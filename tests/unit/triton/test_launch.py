@@ -90,7 +90,9 @@ def test_tracing():
     assert [word.removeprefix("--trace-config=") for word in words if word.startswith("--trace-config")] == [
         "mode=opentelemetry",
         "opentelemetry,url=http://otel:4318/v1/traces",
+        "opentelemetry,bsp_schedule_delay=500",
         "opentelemetry,resource=service.name=wanspec-controller",
+        "opentelemetry,resource=cloud.region=scarce",
         "level=TIMESTAMPS",
         "rate=10",
         "count=-1",

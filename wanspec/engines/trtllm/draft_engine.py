@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
@@ -88,7 +87,7 @@ class TrtLlmDraftEngine:
         finally:
             ranked = self._top_tokens.end()
         expansion = ranked.expansion(batch, top)
-        return replace(expansion, engine_ms=leaves.engine_ms((time.monotonic() - began) * 1e3))
+        return expansion._replace(engine_ms=leaves.engine_ms((time.monotonic() - began) * 1e3))
 
     def release(self, key: Hashable) -> None:
         """Nothing to do: the executor keeps what fits of ended requests; the least recently used leave first."""
