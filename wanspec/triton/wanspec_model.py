@@ -26,6 +26,7 @@ from wanspec.engines.stored_costs import costs_or_none, describe_model
 from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
+from wanspec.telemetry.metrics import ControllerMetrics
 from wanspec.triton import tensorrt_llm
 from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
@@ -91,6 +92,7 @@ class TritonPythonModel:
             decoupled=parameters.text("engines_decoupled", "false") == "true",
         )
         log = parameters.text("event_log", "")
+        self._metrics = ControllerMetrics(pb_utils)
         self._body = ControllerBody(
             config,
             engines,
@@ -98,8 +100,10 @@ class TritonPythonModel:
             control=Control(policy=self._defaults.policy, parameters=self._defaults.parameters or {}),
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
+            ended=self._metrics.ended,
         )
         self._body.start()
+        self._metrics.start(self._body, self._body.controller)
         settle_memory()
 
     def execute(self, requests: list[Any]) -> None:
@@ -116,6 +120,7 @@ class TritonPythonModel:
                 self._body.check(asked.request)
                 self._body.submit(asked.request, _Answer(sender, asked, self._codec))
             except WanspecError as error:
+                self._metrics.refused()
                 _refuse(sender, str(error))
             except Exception as error:  # a fault of ours must not reach the other requests of this call
                 logger.exception("a request failed before it began")
@@ -136,6 +141,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
 
 

@@ -20,6 +20,7 @@ from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
+from wanspec.telemetry.metrics import WorkerMetrics
 from wanspec.triton.auth import read_token
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.stub import prepare_stub, settle_memory
@@ -61,6 +62,8 @@ class TritonPythonModel:
         )
         self._body = WorkerBody(config, engine)
         self._body.start()
+        self._metrics = WorkerMetrics(pb_utils)
+        self._metrics.start(self._body, self._body.worker, lambda: self._body.links)
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
@@ -77,6 +80,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
 
 
