@@ -16,6 +16,7 @@ from wanspec.telemetry.requests import PARTS, RequestMetrics
 
 EVENTS = ("worker opens it", "link down", "desync", "wait timed out", "local draft failed", "target failed")
 """Of rounds, but for those of a worker that lost a sequence."""
+_REGIMES = ("local_adaptive", "target_only")
 _DIRECTIONS = ("up", "down")
 
 
@@ -56,6 +57,8 @@ class ControllerExport:
                 registry.declare(metric.name)
         for policy in POLICIES:
             self._declare_policy(policy)
+        for reason in ("busy", "refused"):
+            registry.declare("wanspec_requests_total", policy="", regime="", reason=reason)
         for part in PARTS:
             registry.declare("wanspec_path_seconds_total", part=part)
         for event in EVENTS:
@@ -70,8 +73,9 @@ class ControllerExport:
             registry.declare(f"wanspec_{name}_total", policy=policy)
         for origin in Origin:
             registry.declare("wanspec_tokens_total", policy=policy, origin=origin.label)
-        for reason in ("stop", "length"):
-            registry.declare("wanspec_requests_total", policy=policy, regime=policy, reason=reason)
+        for regime in {policy, *(_REGIMES if policy == "adaptive" else ())}:
+            for reason in ("stop", "length", "cancelled", "deadline", "error"):
+                registry.declare("wanspec_requests_total", policy=policy, regime=regime, reason=reason)
 
     def _set_gauges(self, look: ControllerLook) -> None:
         registry = self._registry
