@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from deploy.observability.panels import HALF, Query, board, figure, graph, note, number, spans, trace
+from deploy.observability.panels import HALF, Query, board, figure, graph, note, number, section, spans, trace
 
 _AT = 'instance=~"$instance"'
 _UP = 'state="up"'
@@ -44,17 +44,19 @@ def overview() -> dashboard.Dashboard:
     down = f"{links} - sum({_series('link_state', _UP)})"
     accepted, verified = _rate("drafts_accepted_total", by="origin"), _rate("drafts_verified_total", by="origin")
     made = board("wanspec-overview", "WANSpec: fleet overview", "Load, latency, speculation, faults.")
-    for panel in (
+    made = section(
+        made,
+        "",
         figure("Requests per second", "reqps", _rate("requests_total")),
         figure("Tokens per second", "short", _rate("tokens_total")),
         figure("Running", "short", f"sum({_series('requests_running')})"),
         figure("Waiting", "short", f"sum({_series('requests_waiting')})"),
         figure("Failing", "percentunit", f"({failing} or vector(0)) / {_rate('requests_total')}", bad_above=0.01),
         figure("Links down", "short", down, bad_above=1),
-    ):
-        made = made.with_panel(panel)
-    made = made.with_row(dashboard.Row("Latency"))
-    for panel in (
+    )
+    made = section(
+        made,
+        "Latency",
         graph("Time to first token", "s", *_quantiles("time_to_first_token_seconds")),
         graph("Time per output token", "s", *_quantiles("time_per_output_token_seconds")),
         graph("Whole requests", "s", *_quantiles("request_seconds")),
@@ -67,20 +69,20 @@ def overview() -> dashboard.Dashboard:
         ),
         graph("Waiting for a turn", "s", *_quantiles("queue_seconds")),
         graph("Requests by end", "reqps", _by("requests_total", "reason"), stacked=True),
-    ):
-        made = made.with_panel(panel)
-    made = made.with_row(dashboard.Row("Speculation"))
-    for panel in (
+    )
+    made = section(
+        made,
+        "Speculation",
         graph("Tokens by who proposed them", "short", _by("tokens_total", "origin"), stacked=True),
         graph("Acceptance", "percentunit", (f"{accepted} / {verified}", "{{origin}}")),
         graph("Tokens per round", "short", (f"{_rate('tokens_total')} / {_rate('rounds_total')}", "tokens")),
         graph("What policies came down to", "reqps", _by("requests_total", "regime"), stacked=True),
         graph("Local drafts by why", "ops", _by("local_drafts_total", "cause"), stacked=True),
         graph("The switch in force", "short", (f"max by (mode) ({_series('speculation')})", "{{mode}}")),
-    ):
-        made = made.with_panel(panel)
-    made = made.with_row(dashboard.Row("Faults"))
-    for panel in (
+    )
+    return section(
+        made,
+        "Faults",
         graph("Worker lost, link down", "short", (down, "links down"), (_drops(), "drops")),
         graph("RTT spikes", "s", *_quantiles("rtt_seconds"), (f"max({_series('link_rtt_seconds')})", "last frame")),
         graph("Desynchronisations", "ops", (_rate("desyncs_total"), "here"), (_worker("desyncs_total"), "worker")),
@@ -91,9 +93,7 @@ def overview() -> dashboard.Dashboard:
             width=HALF,
         ),
         graph("Why workers lost sequences", "ops", _by("lost_total", "reason"), width=HALF),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )
 
 
 def wan() -> dashboard.Dashboard:
@@ -102,8 +102,9 @@ def wan() -> dashboard.Dashboard:
     waiting = f"{_rate('wait_seconds_total')} / {_rate('request_seconds_sum')}"
     passes, wasted = _worker("passes_total"), f"{_worker('wasted_leaves_total')} / {_worker('leaves_total')}"
     made = board("wanspec-wan", "WANSpec: WAN and workers", "Round trips, waits, links, and the worker's passes.")
-    made = made.with_row(dashboard.Row("WAN"))
-    for panel in (
+    made = section(
+        made,
+        "WAN",
         graph("Round trip", "s", (_series("link_rtt_seconds"), "{{instance}} {{link}}"), *_quantiles("rtt_seconds")),
         graph("Network time of a round", "s", *_quantiles("round_network_seconds")),
         graph("Waits, seconds a second", "short", _by("wait_seconds_total", "cause"), stacked=True),
@@ -116,20 +117,20 @@ def wan() -> dashboard.Dashboard:
         graph("Frames", "ops", _by("link_frames_total", "direction")),
         graph("Connections", "ops", (_rate("link_connects_total"), "connects"), (_drops(), "drops")),
         graph("Frames dropped", "ops", _by("link_bad_frames_total", "kind")),
-    ):
-        made = made.with_panel(panel)
-    made = made.with_row(dashboard.Row("Drafts from the worker"))
-    for panel in (
+    )
+    made = section(
+        made,
+        "Drafts from the worker",
         graph("Sequences open", "short", (f"sum({_series('sequences_open')})", "open")),
         graph("Late drafts", "percentunit", (f"{_rate('stale_nodes_total')} / {_rate('remote_nodes_total')}", "late")),
         graph("Drafts in hand", "percentunit", (_hits(), "tokens that the tree held")),
         graph("Passes that were of use", "percentunit", (_used(), "used")),
         graph("Openings", "ops", (_rate("epochs_total"), "opened"), (_rate("requests_total"), "requests")),
-        graph("Accepted drafts a round", "short", *_quantiles("accepted_drafts")),
-    ):
-        made = made.with_panel(panel)
-    made = made.with_row(dashboard.Row("Workers"))
-    for panel in (
+        graph("Rounds that accept so many", "percentunit", (_at_least(), "{{position}} or more")),
+    )
+    return section(
+        made,
+        "Workers",
         graph("Passes", "ops", (passes, "passes"), (_worker("failed_passes_total"), "failed")),
         graph("Time of a pass", "s", (f"{_worker('pass_seconds_total')} / {passes}", "mean")),
         graph("Busy", "percentunit", ("rate(wanspec_worker_pass_seconds_total[$__rate_interval])", "{{instance}}")),
@@ -143,9 +144,7 @@ def wan() -> dashboard.Dashboard:
             "ops",
             ("sum by (kind) (rate(wanspec_worker_bad_frames_total[$__rate_interval]))", "{{kind}}"),
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )
 
 
 def savings() -> dashboard.Dashboard:
@@ -166,7 +165,9 @@ def savings() -> dashboard.Dashboard:
     wan_cost = f"{_grown('link_bytes_total')} / 1e9 * $wan_price"
     saved = f"({before} - {scarce})"
     money = f"{saved} / 3600 * $scarce_price - {idle} / 3600 * $idle_price - {wan_cost}"
-    for panel in (
+    made = section(
+        made,
+        "",
         figure("Draft passes saved", "percentunit", f"1 - {passes} / {baseline}", about=about),
         figure("Local draft passes", "short", passes),
         figure("Those of local", "short", baseline, about=about),
@@ -179,18 +180,18 @@ def savings() -> dashboard.Dashboard:
         figure("WAN traffic", "bytes", _grown("link_bytes_total")),
         figure("WAN cost", "currencyUSD", wan_cost),
         figure("Saved per million tokens", "currencyUSD", f"({money}) / {_grown('tokens_total')} * 1e6"),
-    ):
-        made = made.with_panel(panel)
+    )
     shadow = f"{_rate('shadow_passes_covered_total')} / ({_rate('shadow_passes_total')} > 0)"
     taken, modelled = _rate("local_draft_passes_total", by="policy"), _rate("baseline_draft_passes_total", by="policy")
-    for panel in (
+    made = section(
+        made,
+        "",
         graph("Local draft passes", "ops", (taken, "{{policy}}"), (modelled, "{{policy}}: as local"), width=HALF),
         graph("Scarce engine time", "short", _by("engine_seconds_total", "engine"), stacked=True, width=HALF),
         graph("Rounds", "ops", (_rate("rounds_total"), "taken"), (_rate("baseline_rounds_total"), "as local")),
         graph("Idle engine time", "short", (_worker("pass_seconds_total"), "worker")),
         graph("Shadow mode: passes spared", "percentunit", (f"{shadow} or vector(0)", "spared")),
-    ):
-        made = made.with_panel(panel)
+    )
     return made.with_panel(note("How this is reckoned", _RECKONED, height=6))
 
 
@@ -201,7 +202,9 @@ def request() -> dashboard.Dashboard:
         number("trace", "Trace", "", "A trace's id, from the list."),
     )
     made = board("wanspec-request", "WANSpec: one request", "Its rounds, from the traces of both regions.", asked)
-    for panel in (
+    made = section(
+        made,
+        "",
         graph("Whole requests", "s", *_quantiles("request_seconds"), width=HALF),
         graph(
             "Where the time goes",
@@ -212,8 +215,7 @@ def request() -> dashboard.Dashboard:
         ),
         spans("Slow requests", '{ name = "wanspec.request" && duration > $slow }', about="Take a trace's id to Trace."),
         spans("Failed requests", '{ name = "wanspec.request" && status = error }', about="Errors and deadlines."),
-    ):
-        made = made.with_panel(panel)
+    )
     made = made.with_panel(trace("The request", "$trace"))
     for title, name, about in (
         ("Longest rounds", "wanspec.round", "Context, drafts, why it waited or drafted locally."),
@@ -234,6 +236,10 @@ def _drops() -> str:
 def _hits() -> str:
     hits = _rate("tree_hits_total")
     return f"{hits} / ({hits} + {_rate('tree_misses_total')})"
+
+
+def _at_least() -> str:
+    return f"{_rate('drafts_accepted_total', by='position')} / ignoring (position) group_left {_rate('rounds_total')}"
 
 
 def _used() -> str:

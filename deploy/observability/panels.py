@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, tempo, text, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.tempo import SearchTableType
 
 METRICS = models.DataSourceRef(type_val="prometheus", uid="${metrics}")
 TRACES = models.DataSourceRef(type_val="tempo", uid="${traces}")
@@ -50,7 +52,7 @@ def figure(
 def spans(title: str, traceql: str, *, about: str, width: int = HALF) -> table.Panel:
     """A table of spans that Tempo finds."""
     query = tempo.TempoQuery().query_type("traceql").query(traceql).limit(50).spss(20).datasource(TRACES).ref_id("A")
-    query = query.table_type(_spans_table())
+    query = query.table_type(SearchTableType.SPANS)
     return table.Panel().title(title).description(about).datasource(TRACES).span(width).height(9).with_target(query)
 
 
@@ -86,11 +88,16 @@ def board(uid: str, title: str, about: str, variables: Sequence[dashboard.TextBo
     return made.link(others.as_dropdown(True).include_vars(True).keep_time(True))
 
 
+def section(made: dashboard.Dashboard, title: str, *panels: Builder[models.Panel]) -> dashboard.Dashboard:
+    """Add panels, below a row with a title where it has one."""
+    if title:
+        made = made.with_row(dashboard.Row(title))
+    for panel in panels:
+        made = made.with_panel(panel)
+    return made
+
+
 def _query(expression: str, legend: str, number: int, *, instant: bool = False) -> prometheus.Dataquery:
     query = prometheus.Dataquery().expr(expression).ref_id(chr(ord("A") + number)).datasource(METRICS)
     query = query.legend_format(legend).format(PromQueryFormat.TIME_SERIES)
     return query.instant() if instant else query.range()
-
-
-def _spans_table() -> tempo.tempo.SearchTableType:
-    return tempo.tempo.SearchTableType.SPANS

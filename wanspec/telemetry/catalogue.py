@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-COUNTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-"""Buckets of accepted drafts."""
 SHORT = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 """Buckets of what happens within a round, s."""
 LONG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0)
@@ -76,7 +74,6 @@ DECODING = (
     _counter("tokens", "Tokens of answers, by who proposed them: remote, local, target.", "policy", "origin"),
     _counter("drafts_verified", "Drafts verified, by who proposed them and place in the chain.", "origin", "position"),
     _counter("drafts_accepted", "Of these, accepted drafts.", "origin", "position"),
-    _histogram("accepted_drafts", "Accepted drafts of a round.", COUNTS),
     _counter("local_draft_passes", "Passes of the local draft model: drafting in the scarce region.", "policy"),
     _counter("baseline_rounds", "Modelled: verifications that policy local would take for the same answers.", "policy"),
     _counter("baseline_draft_passes", "Modelled: local draft passes that it would take.", "policy"),
@@ -92,7 +89,7 @@ TIMES = (
     _counter("wait_timeouts", "Waits that reached their deadline."),
     _histogram("target_pass_seconds", "The target engine's own time of a round.", SHORT),
     _histogram("round_network_seconds", "How long a round waited for the network, Triton's transport included.", SHORT),
-    _histogram("rtt_seconds", "Round trip to the worker as it was known at the end of a round.", SHORT),
+    _histogram("rtt_seconds", "Round trip of the last frame of each link, looked at once a second.", SHORT),
     _gauge("estimate_seconds", "Medians of the last measurements, which policies decide by.", "of"),
 )
 WORKERS = (

@@ -94,6 +94,7 @@ class ControllerExport:
             registry.set("wanspec_link_state", float(state.value == look.state), link=link, state=state.value)
         if look.rtt_ms is not None:
             registry.set("wanspec_link_rtt_seconds", look.rtt_ms / 1e3, link=link)
+            registry.observe("wanspec_rtt_seconds", look.rtt_ms / 1e3)
         for direction in _DIRECTIONS:
             for what in ("bytes", "frames"):
                 total = counters[f"{what}_{direction}"]

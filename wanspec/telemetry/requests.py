@@ -158,11 +158,8 @@ class RequestMetrics:
             registry.add("wanspec_events_total", 1.0, event=what)
         if not ended:
             return
-        registry.observe("wanspec_accepted_drafts", done.accepted)
         registry.observe("wanspec_target_pass_seconds", done.engine_ms / 1e3)
         registry.observe("wanspec_round_network_seconds", done.network_ms / 1e3)
-        if done.rtt_ms is not None:
-            registry.observe("wanspec_rtt_seconds", done.rtt_ms / 1e3)
 
     def _credit(self, seen: _Seen, policy: str) -> None:
         if not self._baseline.known or seen.tokens == 0:
