@@ -18,7 +18,7 @@ from tests.integration.conftest import wait_for_worker
 from tests.integration.knocking import knock
 from tests.integration.prometheus import RULES, Metrics, Prometheus, scraping
 from tests.integration.prompts import PROMPTS
-from tests.unit.telemetry.test_export import SECONDS, SUMS
+from tests.unit.telemetry.test_series import SECONDS, SUMS
 from wanspec.core.messages import Header, Hello, Open
 from wanspec.core.policies import POLICIES
 from wanspec.core.wire import Frame, encode

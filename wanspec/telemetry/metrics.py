@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 from wanspec.core.controller import Controller
 from wanspec.core.events import Finished
 from wanspec.core.worker import Worker
-from wanspec.telemetry.export import ControllerExport, WorkerExport
 from wanspec.telemetry.looks import look_at_controller, look_at_worker
 from wanspec.telemetry.registry import Families
+from wanspec.telemetry.series import ControllerSeries, WorkerSeries
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ class ControllerMetrics:
     """The metrics of the model ``wanspec``: from :meth:`start` to :meth:`close`."""
 
     def __init__(self, backend: Families) -> None:
-        self._export = ControllerExport(backend)
+        self._series = ControllerSeries(backend)
         self._refresher: _Refresher | None = None
 
     def start(self, body: Locked, controller: Controller) -> None:
         """Begin to look at a controller."""
-        export = self._export
-        if not export.exporting:
+        series = self._series
+        if not series.exporting:
             return
-        export.declare()
+        series.declare()
         self._refresher = _Refresher(
-            lambda: export.show(body.look(lambda: look_at_controller(controller, export.seen))), export.ended
+            lambda: series.show(body.look(lambda: look_at_controller(controller, series.seen))), series.ended
         )
         self._refresher.start()
 
@@ -70,15 +70,15 @@ class WorkerMetrics:
     """The metrics of the model ``wanspec_worker``: from :meth:`start` to :meth:`close`."""
 
     def __init__(self, backend: Families) -> None:
-        self._export = WorkerExport(backend)
+        self._series = WorkerSeries(backend)
         self._refresher: _Refresher | None = None
 
     def start(self, body: Locked, worker: Worker, links: Callable[[], int]) -> None:
         """Begin to look at a worker; ``links`` counts those that are open."""
-        export = self._export
-        if not export.exporting:
+        series = self._series
+        if not series.exporting:
             return
-        self._refresher = _Refresher(lambda: export.show(body.look(lambda: look_at_worker(worker, links()))))
+        self._refresher = _Refresher(lambda: series.show(body.look(lambda: look_at_worker(worker, links()))))
         self._refresher.start()
 
     def close(self, timeout_s: float = 5.0) -> None:

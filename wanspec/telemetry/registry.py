@@ -38,6 +38,7 @@ class Registry:
         self._series: dict[tuple[str, Labels], Any] = {}
         self._pending: dict[tuple[str, Labels], float] = {}
         self._totals: dict[tuple[str, Labels], float] = {}
+        self._gauges: dict[tuple[str, Labels], float] = {}
         try:
             for metric in self._metrics.values():
                 self._families[metric.name] = backend.MetricFamily(
@@ -67,9 +68,11 @@ class Registry:
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        series = self._find(name, self._key(name, labels))
-        if series is not None:
+        key = name, self._key(name, labels)
+        series = self._find(*key)
+        if series is not None and self._gauges.get(key) != value:
             series.set(value)
+            self._gauges[key] = value
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add one value to a histogram."""

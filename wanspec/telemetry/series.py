@@ -20,7 +20,7 @@ _REGIMES = ("local_adaptive", "target_only")
 _DIRECTIONS = ("up", "down")
 
 
-class ControllerExport:
+class ControllerSeries:
     """The metrics of the model ``wanspec``."""
 
     def __init__(self, backend: Families) -> None:
@@ -105,7 +105,7 @@ class ControllerExport:
             registry.count_to("wanspec_link_bad_frames_total", counters[kind], link=link, kind=kind)
 
 
-class WorkerExport:
+class WorkerSeries:
     """The metrics of the model ``wanspec_worker``."""
 
     def __init__(self, backend: Families) -> None:

@@ -12,8 +12,8 @@ from wanspec.simulation.models import HashedPair
 from wanspec.simulation.world import Costs, Weather, World
 from wanspec.telemetry.baseline import Baseline
 from wanspec.telemetry.catalogue import CONTROLLER, WORKER, Kind
-from wanspec.telemetry.export import ControllerExport, WorkerExport
 from wanspec.telemetry.looks import look_at_controller, look_at_worker
+from wanspec.telemetry.series import ControllerSeries, WorkerSeries
 
 POLICIES = ("adaptive", "wanspec", "local", "remote_sync", "target_only", "local_adaptive")
 SUMS = {
@@ -48,7 +48,7 @@ class Watched:
 
     def __init__(self, weather=None, **config):
         self.triton, self.worker_triton = FakeTriton(), FakeTriton()
-        self.export, self.worker_export = ControllerExport(self.triton), WorkerExport(self.worker_triton)
+        self.export, self.worker_export = ControllerSeries(self.triton), WorkerSeries(self.worker_triton)
         self.export.declare()
         self.world = World(
             HashedPair(),
@@ -188,9 +188,9 @@ def test_a_server_without_metrics_serves():
         def MetricFamily(self, **_):  # noqa: N802
             raise RuntimeError("metrics are off")
 
-    export = ControllerExport(NoMetrics())
+    export = ControllerSeries(NoMetrics())
     assert not export.exporting
-    assert not WorkerExport(NoMetrics()).exporting
+    assert not WorkerSeries(NoMetrics()).exporting
 
 
 def test_names_and_units_are_those_of_prometheus():
