@@ -7,6 +7,8 @@ from grafana_foundation_sdk.builders import dashboard
 from deploy.observability.panels import HALF, Query, board, figure, graph, note, number, section, spans, trace
 
 _AT = 'instance=~"$instance"'
+_REQUESTS, _EACH = "nv_trt_llm_request_metrics", "{{model}} {{request_type}}"
+_ROUND = tuple(f"round.{name}" for name in ("drafted", "accepted", "rtt_ms", "network_ms", "engine_queue_ms", "gpu_ms"))
 _UP = 'state="up"'
 _RATE, _RANGE = "[$__rate_interval]", "[$__range]"
 
@@ -79,6 +81,14 @@ def overview() -> dashboard.Dashboard:
         graph("What policies came down to", "reqps", _by("requests_total", "regime"), stacked=True),
         graph("Local drafts by why", "ops", _by("local_drafts_total", "cause"), stacked=True),
         graph("The switch in force", "short", (f"max by (mode) ({_series('speculation')})", "{{mode}}")),
+    )
+    made = section(
+        made,
+        "Engines",
+        graph("Requests in engines", "short", (f"sum by (model, request_type) ({_REQUESTS})", _EACH), width=HALF),
+        graph(
+            "KV cache in use", "percentunit", (f"{_blocks('used')} / ({_blocks('max')} > 0)", "{{model}}"), width=HALF
+        ),
     )
     return section(
         made,
@@ -217,16 +227,22 @@ def request() -> dashboard.Dashboard:
         spans("Failed requests", '{ name = "wanspec.request" && status = error }', about="Errors and deadlines."),
     )
     made = made.with_panel(trace("The request", "$trace"))
-    for title, name, about in (
-        ("Longest rounds", "wanspec.round", "Context, drafts, why it waited or drafted locally."),
-        ("Longest verifications", "wanspec.verify", "The target's calls."),
-        ("Longest waits", "wanspec.wait", "For the worker: network and drafting."),
-        ("Longest local drafts", "wanspec.draft.local", "In the scarce region."),
-        ("Longest passes of the worker", "wanspec.worker.pass", "In the idle region."),
-        ("Sequences of the worker", "wanspec.worker.sequence", "Linked to their requests."),
+    for title, name, about, values in (
+        ("Longest rounds", "round", "What each drafted, and where its time went.", _ROUND),
+        ("Longest verifications", "verify", "The target's calls.", ("gpu_ms", "engine_queue_ms")),
+        ("Longest waits", "wait", "For the worker: network and drafting.", ("cause", "network_ms", "worker_ms")),
+        ("Longest local drafts", "draft.local", "In the scarce region.", ("cause", "gpu_ms", "engine_queue_ms")),
+        ("Longest passes of the worker", "worker.pass", "In the idle region.", ("pass.gpu_ms", "pass.leaves")),
+        ("Sequences of the worker", "worker.sequence", "Of the requests it drafted for.", ("worker.ended",)),
     ):
-        made = made.with_panel(spans(title, f'{{ name = "{name}" && duration > 50ms }}', about=about))
+        chosen = ", ".join(f"span.wanspec.{value}" for value in values)
+        query = f'{{ name = "wanspec.{name}" && duration > 50ms }} | select({chosen})'
+        made = made.with_panel(spans(title, query, about=about))
     return made
+
+
+def _blocks(kind: str) -> str:
+    return f'sum by (model) (nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="{kind}"}})'
 
 
 def _drops() -> str:
