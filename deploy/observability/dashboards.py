@@ -241,8 +241,9 @@ def request() -> dashboard.Dashboard:
     return made
 
 
-def _blocks(kind: str) -> str:
-    return f'sum by (model) (nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="{kind}"}})'
+def _cache() -> str:
+    used, most = (f'nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="{kind}"}}' for kind in ("used", "max"))
+    return f"sum by (model) ({used}) / (sum by (model) ({most}) > 0)"
 
 
 def _drops() -> str:
