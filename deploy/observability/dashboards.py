@@ -86,9 +86,7 @@ def overview() -> dashboard.Dashboard:
         made,
         "Engines",
         graph("Requests in engines", "short", (f"sum by (model, request_type) ({_REQUESTS})", _EACH), width=HALF),
-        graph(
-            "KV cache in use", "percentunit", (f"{_blocks('used')} / ({_blocks('max')} > 0)", "{{model}}"), width=HALF
-        ),
+        graph("KV cache in use", "percentunit", (_cache(), "{{model}}"), width=HALF),
     )
     return section(
         made,
