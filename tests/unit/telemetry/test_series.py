@@ -98,6 +98,9 @@ def test_counters_are_the_sums_of_the_summaries_however_often_one_looks(every_ms
     watched.assert_equal_to_the_summaries()
     for policy in POLICIES:
         assert watched.triton.sum("wanspec_requests_total", policy=policy, reason="length") == 3
+    for each in watched.summaries:
+        assert each["tree_hits"] + each["tree_misses"] == each["output_tokens"]
+        assert each["tree_hits"] >= each["accepted_remote"] + each["accepted_local"]
     # Every ms of every request is in one part: nothing of it is left over.
     latency = sum(each["latency_ms"] for each in watched.summaries) / 1e3
     assert watched.triton.sum("wanspec_path_seconds_total") == pytest.approx(latency, rel=1e-4)
