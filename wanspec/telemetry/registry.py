@@ -29,7 +29,8 @@ class Families(Protocol):
 class Registry:
     """The metrics of a catalogue. For one thread at a time.
 
-    Where the server has no metrics (``--allow-metrics=false``), everything is taken and nothing exported.
+    Where Triton takes no metrics, everything is taken here and nothing exported. No call is made that Triton would refuse,
+    such as a counter's fall: it frees the text of the error while the model may still read it (seen to abort 2.51).
     """
 
     def __init__(self, backend: Families, catalogue: Iterable[Metric]) -> None:
