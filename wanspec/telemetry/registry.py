@@ -1,18 +1,22 @@
 """Metrics on Triton's own Prometheus endpoint, by the python backend's custom metrics.
 
-A call of Triton's takes 10 microseconds, in which no other thread of the model is held up: counters are added up here
-and handed on together.
+A call of Triton's takes 11 microseconds, in which it keeps the interpreter: counters are added up here and handed on
+together, and after some calls the other threads have their turn.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from wanspec.telemetry.catalogue import Kind, Metric
 
 logger = logging.getLogger(__name__)
+
+CALLS_IN_A_ROW = 16
+_PAUSE_S = 0.0005
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -29,8 +33,9 @@ class Families(Protocol):
 class Registry:
     """The metrics of a catalogue. For one thread at a time.
 
-    Where Triton takes no metrics, everything is taken here and nothing exported. No call is made that Triton would refuse,
-    such as a counter's fall: it frees the text of the error while the model may still read it (seen to abort 2.51).
+    Where Triton takes no metrics, everything is taken here and nothing exported. No call is made that Triton would
+    refuse, such as a counter's fall: it frees the text of the error while the model may still read it, which has been
+    seen to abort 2.51.
     """
 
     def __init__(self, backend: Families, catalogue: Iterable[Metric]) -> None:
@@ -40,6 +45,7 @@ class Registry:
         self._pending: dict[tuple[str, Labels], float] = {}
         self._totals: dict[tuple[str, Labels], float] = {}
         self._gauges: dict[tuple[str, Labels], float] = {}
+        self._calls = 0
         try:
             for metric in self._metrics.values():
                 self._families[metric.name] = backend.MetricFamily(
@@ -73,6 +79,7 @@ class Registry:
         series = self._find(*key)
         if series is not None and self._gauges.get(key) != value:
             series.set(value)
+            self._called()
             self._gauges[key] = value
 
     def observe(self, name: str, value: float, **labels: str) -> None:
@@ -80,6 +87,7 @@ class Registry:
         series = self._find(name, self._key(name, labels))
         if series is not None:
             series.observe(value)
+            self._called()
 
     def declare(self, name: str, **labels: str) -> None:
         """Export a time series from now on, whatever its value."""
@@ -92,6 +100,12 @@ class Registry:
             series = self._find(name, labels)
             if series is not None and amount > 0.0:
                 series.increment(amount)
+                self._called()
+
+    def _called(self) -> None:
+        self._calls += 1
+        if self._calls % CALLS_IN_A_ROW == 0:
+            time.sleep(_PAUSE_S)
 
     def _key(self, name: str, labels: Mapping[str, str]) -> Labels:
         given = tuple(labels.items())
