@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import openai
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.knocking import knock
 from tests.integration.quick import QuickDeployment
 from tests.unit.openai.front import serving
 from wanspec.cli.group import cli
@@ -127,23 +127,6 @@ def test_strangers_are_refused_at_connect(
     else:
         assert isinstance(message, Refuse)
         assert message.code is outcome
-
-
-def knock(url: str, frame: bytes) -> bytes:
-    """Open a link with a frame; return the first reply."""
-    import queue
-
-    import tritonclient.grpc as triton
-
-    replies: queue.SimpleQueue[object] = queue.SimpleQueue()
-    client = triton.InferenceServerClient(url)
-    client.start_stream(lambda result, error: replies.put(result if error is None else error))
-    tensor = triton.InferInput("frame", [len(frame)], "UINT8")
-    tensor.set_data_from_numpy(np.frombuffer(frame, dtype=np.uint8))
-    client.async_stream_infer("wanspec_worker", [tensor], request_id="link")
-    result = replies.get(timeout=10)
-    client.stop_stream(cancel_requests=True)
-    return bytes(result.as_numpy("frame").tobytes())  # type: ignore[attr-defined]
 
 
 def test_one_more_than_may_wait_is_busy_however_it_asks(deployment: Deployment) -> None:

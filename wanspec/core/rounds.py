@@ -108,8 +108,9 @@ class Tally:
     ``remote_passes_used`` counts passes of which at least one node became text; ``remote_prefill_tokens`` are those
     that the worker's draft engine computed before its first leaf, in all epochs. The blocks are those of the target's
     KV cache in the first round, None where its engine does not tell. ``positions`` holds, by who proposed a draft, for
-    each place in the verified chain how many drafts were verified there, and how many accepted. ``shadow`` has the
-    counts of :class:`wanspec.core.shadow.Shadow`.
+    each place in the verified chain how many drafts were verified there, and how many accepted. ``tree_hits`` counts
+    committed tokens that the tree held, ``tree_misses`` the others. ``shadow`` has the counts of
+    :class:`wanspec.core.shadow.Shadow`.
     """
 
     rounds: int = 0
@@ -123,6 +124,8 @@ class Tally:
     remote_passes_used: int = 0
     remote_nodes: int = 0
     stale_nodes: int = 0
+    tree_hits: int = 0
+    tree_misses: int = 0
     waits: int = 0
     waited_ms: float = 0.0
     wait_timeouts: int = 0

@@ -244,7 +244,9 @@ class Sequence:
         if self.shadow is not None:
             self.shadow.committing(committed, now)
         arrival = self.arrivals.committing(committed, now)
-        self.tree.descend(committed)
+        hits = self.tree.descend(committed)
+        self.tally.tree_hits += hits
+        self.tally.tree_misses += len(committed) - hits
         self.tree.root.arrival_ms = arrival
         actions: list[Action] = []
         if committed:

@@ -16,6 +16,7 @@ _AGAIN_MS = 100.0
 
 EventT = TypeVar("EventT")
 ActionT = TypeVar("ActionT")
+LookT = TypeVar("LookT")
 _TakenT = TypeVar("_TakenT", contravariant=True)
 
 
@@ -95,6 +96,11 @@ class Body(ABC, Generic[EventT, ActionT]):
             finally:
                 self._timer.arm(self._machine.deadline())
         return kept
+
+    def look(self, at: Callable[[], LookT]) -> LookT:
+        """Call ``at`` with the machine locked, from any thread: it must be short, and change nothing."""
+        with self._lock:
+            return at()
 
     def take(self, event: EventT) -> None:
         """Give the machine an event from a thread that has others to bring: what it raises is logged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,7 +82,9 @@ class ControllerBody(Body[Event, Action]):
         control: Control | None = None,
         engine_threads: int = 64,
         event_log: Path | None = None,
+        ended: Callable[[Finished], None] | None = None,
     ) -> None:
+        """``ended`` is told of every end, also of refusals here, at once and from any thread: it must not block."""
         self._log_file = event_log.open("a", encoding="utf-8") if event_log is not None else None
         log = self._write_log if self._log_file is not None else None
         self.controller = Controller(config, control=control, log=log)
@@ -94,6 +96,7 @@ class ControllerBody(Body[Event, Action]):
         self._stops: CallThreads[ActionId] = CallThreads(self._stop, 1, "wanspec-stop")
         self._clients = Clients(lambda sequence: self.take(Cancelled(sequence)))
         self._numbers = itertools.count(1)
+        self._ended = ended
 
     def start(self) -> None:
         """Start the threads; links connect from now on."""
@@ -136,7 +139,7 @@ class ControllerBody(Body[Event, Action]):
         except Exception as error:
             if not isinstance(error, WanspecError):
                 logger.exception("request %d failed before it began", number)
-            self._clients.tell(Finished(number, "busy" if isinstance(error, BusyError) else "refused", {}, str(error)))
+            self._tell(Finished(number, "busy" if isinstance(error, BusyError) else "refused", {}, str(error)))
 
     def set_control(self, control: Control) -> None:
         """Set the switches, from any thread.
@@ -148,8 +151,7 @@ class ControllerBody(Body[Event, Action]):
 
     def state(self) -> dict[str, Any]:
         """Describe the controller (``docs/operations.md``), from any thread."""
-        with self._lock:
-            return state_of(self.controller)
+        return self.look(lambda: state_of(self.controller))
 
     def is_engine_call(self, action: Action) -> bool:
         """Verifications and local drafts."""
@@ -162,7 +164,7 @@ class ControllerBody(Body[Event, Action]):
         elif isinstance(action, Send):
             self._links[action.link].send(action.data, action.opening)
         elif isinstance(action, (Emit, Finished)):
-            self._clients.tell(action)
+            self._tell(action)
         elif isinstance(action, Connect):
             self._links[action.link].connect()
         elif isinstance(action, Disconnect):
@@ -178,6 +180,11 @@ class ControllerBody(Body[Event, Action]):
     def from_link(self, number: int, connection: LinkConnection, event: Event) -> None:
         """Give the controller an event of a link, unless the connection has been given up meanwhile."""
         self.handle(event, provided=lambda: self._links[number].connection is connection)
+
+    def _tell(self, action: Emit | Finished) -> None:
+        self._clients.tell(action)
+        if self._ended is not None and isinstance(action, Finished):
+            self._ended(action)
 
     def _write_log(self, line: str) -> None:
         assert self._log_file is not None

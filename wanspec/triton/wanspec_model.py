@@ -28,6 +28,7 @@ from wanspec.errors import ConfigError, InvalidRequestError, WanspecError
 from wanspec.models import check_pair, fingerprint
 from wanspec.network.link import LinkTarget
 from wanspec.network.tls import tls_of
+from wanspec.telemetry.metrics import ControllerMetrics
 from wanspec.telemetry.tracing import RequestTrace, RequestTracer
 from wanspec.triton.answers import AnswerTensors
 from wanspec.triton.auth import read_token
@@ -99,6 +100,7 @@ class TritonPythonModel:
             decoupled=parameters.text("engines_decoupled", "false") == "true",
         )
         log = parameters.text("event_log", "")
+        self._metrics = ControllerMetrics(pb_utils)
         self._body = ControllerBody(
             config,
             engines,
@@ -106,11 +108,13 @@ class TritonPythonModel:
             control=Control(policy=self._defaults.policy, parameters=self._defaults.parameters or {}),
             engine_threads=parameters.whole("engine_threads", 64, minimum=1),
             event_log=Path(log) if log else None,
+            ended=self._metrics.ended,
         )
         instance = str(UUID(bytes=self._body.controller.instance))
         name, decode = args["model_name"], self._codec.decode
         self._tracer = RequestTracer(traces, instance, model=name, target=target.name, decode=decode)
         self._body.start()
+        self._metrics.start(self._body, self._body.controller)
         settle_memory()
 
     def execute(self, requests: list[Any]) -> None:
@@ -132,6 +136,7 @@ class TritonPythonModel:
                 self._body.check(asked.request)
                 self._body.submit(asked.request, _Answer(sender, asked, self._codec, trace))
             except WanspecError as error:
+                self._metrics.refused()
                 _refuse(sender, str(error))
                 trace.ended(Finished(0, "refused", {}, str(error)))
             except Exception as error:  # a fault of ours must not reach the other requests of this call
@@ -155,6 +160,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
         self._tracer.close()
 

@@ -108,6 +108,11 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         """A frame of a controller whose link is open; from any thread."""
         self.take(Steered(data))
 
+    @property
+    def links(self) -> int:
+        """Open links."""
+        return len(self._links)
+
     def is_engine_call(self, action: WorkerAction) -> bool:
         """Passes, and what the engine is to forget."""
         return isinstance(action, (Expand, Release))

@@ -23,6 +23,7 @@ from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
+from wanspec.telemetry.metrics import WorkerMetrics
 from wanspec.telemetry.tracing import WorkerTracer
 from wanspec.triton.auth import read_token
 from wanspec.triton.engine_metrics import EngineMetrics
@@ -71,7 +72,9 @@ class TritonPythonModel:
         self._body = WorkerBody(config, engine, traced=lambda record: self._tracer.ended(record))
         self._tracer = WorkerTracer(traces, str(UUID(bytes=self._body.worker.instance)))
         self._body.start()
-        self._metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
+        self._metrics = WorkerMetrics(pb_utils)
+        self._metrics.start(self._body, self._body.worker, lambda: self._body.links)
+        self._engine_metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
