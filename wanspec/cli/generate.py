@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +15,8 @@ from wanspec.cli.command import JSON_OPTION
 from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.endpoint import endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
-from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
+from wanspec.cli.render import find_tokenizer, legend_for, make_console, painter_for, summary_line
+from wanspec.cli.report import check_parent, write_answers
 from wanspec.cli.request_options import inputs_of, request_options
 from wanspec.triton.client import Answer, WanspecClient
 
@@ -25,6 +28,9 @@ from wanspec.triton.client import Answer, WanspecClient
 @click.option("--chat/--no-chat", default=None, help="Wrap the prompt in the model's chat template; default: if any.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the prompt from standard input; PROMPT - does too.")
 @click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write where the time went, as an HTML file."
+)
 @JSON_OPTION
 def generate(
     prompt: str | None,
@@ -32,6 +38,7 @@ def generate(
     chat: bool | None,
     from_stdin: bool,
     explained: bool,
+    report: Path | None,
     no_color: bool,
     as_json: bool,
     **options: Any,
@@ -46,17 +53,21 @@ def generate(
       wanspec generate "Why is the sky blue?"
       wanspec generate "Why is the sky blue?" --policy local --set k=3
       wanspec generate "Name three rivers." --explain
+      wanspec generate "Name three rivers." --report rivers.html
       wanspec generate "Tell me a story." --temperature 0.8 --top-p 0.95 --seed 7
       cat question.txt | wanspec generate - --json
     """
+    check_parent("report", report)
     text = _prompt(prompt, from_stdin)
     inputs = inputs_of(options)
     client = WanspecClient(url)
     parameters = endpoint_parameters(client, url)
     templated = parameters.get("chat_template") == "yes" if chat is None else chat
-    pending = client.ask(text, chat=templated, event_log=explained, **inputs)
+    pending = client.ask(text, chat=templated, event_log=explained or report is not None, **inputs)
     if as_json:
-        click.echo(json.dumps(_as_json(whole(pending), explained), ensure_ascii=False, indent=2))
+        answer = whole(pending)
+        _report(report, answer, parameters)
+        click.echo(json.dumps(_as_json(answer, explained), ensure_ascii=False, indent=2))
         return
     console = make_console(color=not no_color)
     painter = painter_for(console, parameters)
@@ -67,6 +78,14 @@ def generate(
     notes.print(summary_line(answer.summary), style="dim")
     if explained:
         console.print(rounds_view(explain(answer), painter.token))
+    if report is not None:
+        _report(report, answer, parameters)
+        notes.print(f"report: {report.absolute()}", style="dim", markup=False, soft_wrap=True)
+
+
+def _report(path: Path | None, answer: Answer, parameters: Mapping[str, str]) -> None:
+    if path is not None:
+        write_answers(path, [("generate", answer.event_log)], find_tokenizer(parameters), title="One answer")
 
 
 def _prompt(prompt: str | None, from_stdin: bool) -> str:

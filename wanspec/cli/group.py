@@ -20,6 +20,7 @@ from wanspec.cli import (
     generate,
     models,
     record,
+    report,
     repository,
     reproduce,
     serve_openai,
@@ -57,6 +58,7 @@ def cli() -> None:
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
       wanspec chat                a conversation, each token marked by who proposed it
+      wanspec report log.jsonl    where the time went, as one HTML file
       wanspec bench               policies side by side on real servers
       wanspec control             what the endpoint does now; switches that need no restart
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
@@ -84,6 +86,7 @@ for command in (
     reproduce.reproduce,
     advise.advise_command,
     record.record,
+    report.report,
     bench.bench,
     serve_openai.serve_openai,
     config.config,

@@ -45,22 +45,22 @@ def _timeline(each: Replayed, name: str, source: str, spans: list[Span]) -> Time
     summary = finished.summary
     first = summary["ttft_ms"]
     return Timeline(
-        name,
-        source,
-        str(summary["policy"]),
-        finished.reason,
-        each.submitted_ms,
-        _number(summary["latency_ms"]),
-        None if first is None else _number(first),
-        _number(summary["queued_ms"]),
-        each.tokens,
-        each.origins,
-        each.prompt,
-        len(each.prompt),
-        list(finished.rounds),
-        sorted(spans, key=lambda span: span.began_ms),
-        dict(summary),
-        finished.error,
+        name=name,
+        source=source,
+        policy=str(summary["policy"]),
+        reason=finished.reason,
+        at_ms=each.submitted_ms,
+        latency_ms=_number(summary["latency_ms"]),
+        ttft_ms=None if first is None else _number(first),
+        queued_ms=_number(summary["queued_ms"]),
+        tokens=each.tokens,
+        origins=each.origins,
+        prompt=each.prompt,
+        prompt_tokens=len(each.prompt),
+        rounds=list(finished.rounds),
+        spans=sorted(spans, key=lambda span: span.began_ms),
+        summary=dict(summary),
+        error=finished.error,
     )
 
 

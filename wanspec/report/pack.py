@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from wanspec.core.rounds import Round, Step, StepKind
@@ -128,7 +129,7 @@ def _round(one: Round, strings: _Strings) -> list[Any]:
 
 
 def _step(step: Step, strings: _Strings) -> list[Any]:
-    scores = [value for name, score in step.scores for value in (strings.number(name), round(score, 4))]
+    scores = [value for name, score in step.scores for value in (strings.number(name), _finite(score))]
     times = [_ms(value) for value in (step.began_ms, step.ended_ms, step.engine_ms, step.network_ms, step.worker_ms)]
     return [_KINDS[step.kind], *times, strings.number(step.cause), scores]
 
@@ -141,6 +142,10 @@ def _span(span: Span, strings: _Strings) -> list[Any]:
 
 def _letters(origins: Sequence[Origin]) -> str:
     return "".join(_LETTERS[origin] for origin in origins)
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if isfinite(value) else None
 
 
 def _ms(value: float) -> float:

@@ -57,7 +57,7 @@ def render(timelines: Sequence[Timeline], *, words: Words, title: str, notes: Se
         _part("report.html"),
         {
             # Nothing but this very script may run, and nothing may be fetched, whatever a prompt holds.
-            "POLICY": f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+            "POLICY": f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
             "TITLE": escape(title),
             "STYLE": style,
             "INDEX": packed.index,

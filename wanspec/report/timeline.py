@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from wanspec.core.rounds import Round, StepKind
 from wanspec.core.tree import Origin
 
-PARTS = ("target GPU", "local draft GPU", "network", "worker", "waiting", "Triton", "turn", "unaccounted")
+PARTS = ("target GPU", "local draft GPU", "network", "worker", "waiting", "queue", "endpoint", "turn", "unaccounted")
 """Where a request's time goes: engines' own time; of the waits that drafts ended, the time between the regions and the
-time with the worker; other waits; of engine calls, what is beyond the engines' own time; waiting for admission; rest."""
+time with the worker; other waits; of engine calls, what is beyond the engines' own time, which is Triton's queue
+and transport; the endpoint's
+own work before and after, which event logs do not hold; waiting for admission; rest."""
+
+UNKNOWN_TOKEN = -1
+"""In the place of tokens that are not known, or not to be shown."""
 
 
 class Lane(IntEnum):
@@ -57,6 +62,7 @@ class Timeline:
         error: what went wrong, empty if nothing.
         text: of the answer as it was served, where no tokenizer can give it token by token.
         trace: hexadecimal id of the trace it was read from.
+        own_ms: the endpoint's own work, such as text to tokens.
     """
 
     name: str
@@ -78,6 +84,7 @@ class Timeline:
     text: str = ""
     prompt_text: str = ""
     trace: str = ""
+    own_ms: float = 0.0
 
     @property
     def parts(self) -> tuple[float, ...]:
@@ -92,8 +99,8 @@ class Timeline:
             else:
                 engine = min(step.engine_ms, took)  # a clock other than ours measured it
                 sums["target GPU" if step.kind is StepKind.VERIFY else "local draft GPU"] += engine
-                sums["Triton"] += took - engine
-        sums["turn"] = self.queued_ms
+                sums["queue"] += took - engine
+        sums["endpoint"], sums["turn"] = self.own_ms, self.queued_ms
         sums["unaccounted"] = max(0.0, self.latency_ms - sum(sums.values()))
         return tuple(sums.values())
 
@@ -101,3 +108,16 @@ class Timeline:
     def events(self) -> list[tuple[float, str]]:
         """(ms, what) of all rounds."""
         return [event for each in self.rounds for event in each.events]
+
+
+def without_text(timeline: Timeline) -> Timeline:
+    """A copy of what is known without prompt and tokens: how many there were, and who proposed them, stays."""
+    rounds = [
+        replace(each, drafted=_hidden(each.drafted), committed=_hidden(each.committed)) for each in timeline.rounds
+    ]
+    tokens = list(_hidden(timeline.tokens))
+    return replace(timeline, rounds=rounds, tokens=tokens, prompt=(), text="", prompt_text="")
+
+
+def _hidden(tokens: Sequence[int]) -> tuple[int, ...]:
+    return (UNKNOWN_TOKEN,) * len(tokens)

@@ -13,7 +13,8 @@ const PARTS = [
   ["Network", "network", "of the waits that drafts ended: commit and drafts between the regions, with Triton's transport"],
   ["Worker", "worker", "of the waits that drafts ended: the worker's queue and passes"],
   ["Waiting", "waiting", "waits that no drafts ended, or that began after the drafts had left"],
-  ["Triton", "triton", "engine calls beyond the engines' own time: queue and transport"],
+  ["Triton's queue", "triton", "engine calls beyond the engines' own time: queue and transport"],
+  ["Endpoint", "endpoint", "the endpoint's own work: text to tokens and back; event logs do not hold it"],
   ["Turn", "turn", "waiting to be admitted"],
   ["Unaccounted", "unaccounted", "the rest of the latency"],
 ];

@@ -62,7 +62,7 @@ function texts(request, details, selectRound) {
   if (request.pieces && !byToken) answer.append(...request.pieces);
   for (const round of request.pieces && !byToken ? [] : details.rounds) {
     round.committed.forEach((token, place) => {
-      const text = byToken ? request.pieces[round.first + place] : ` #${token}`, letter = request.origins[round.first + place] ?? "t";
+      const text = byToken ? request.pieces[round.first + place] : token < 0 ? "▪ " : ` #${token}`, letter = request.origins[round.first + place] ?? "t";
       if (text) answer.append(el("span", { class: `tok ${letter}`, "data-round": round.index, title: `round ${round.index}: ${LETTERS[letter]}` }, text));
     });
   }
@@ -108,7 +108,7 @@ function attributes(item, request) {
   const names = { verify: "Target verifies", draft: "Local draft", wait: "Wait" };
   const split = item.kind === "wait"
     ? [["network", ms(of.network)], ["worker", ms(of.worker)], ["other", ms(Math.max(0, item.ended - item.began - of.network - of.worker))]]
-    : [["engine", ms(of.engine)], ["Triton", ms(item.ended - item.began - of.engine)]];
+    : [["engine", ms(of.engine)], ["queue", ms(item.ended - item.began - of.engine)]];
   return { title: `${names[item.kind]}, round ${round.index}`, rows: [...when, ...split, ...(of.cause ? [["why", of.cause]] : []), ...(item.kind === "verify" ? verdictRows(round) : [])] };
 }
 

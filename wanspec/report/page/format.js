@@ -38,6 +38,7 @@ function bytes(value) {
 
 // A token as it is shown by itself: white space made visible, its number without a tokenizer.
 function tokenText(vocab, token) {
+  if (token < 0) return "▪"; // a trace without tokens
   const text = vocab[token];
   if (text === undefined) return `#${token}`;
   return text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/\r/g, "␍") || "∅";

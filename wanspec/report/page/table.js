@@ -3,7 +3,7 @@ const TABLE_PART = 200;
 
 function roundTable(fall, select) {
   const body = el("tbody", {}), { rounds } = fall.details;
-  const heads = ["round", "ended", "tokens", "drafts accepted", "target", "local draft", "network", "worker", "other wait", "Triton", "RTT", "events"];
+  const heads = ["round", "ended", "tokens", "drafts accepted", "target", "local draft", "network", "worker", "other wait", "queue", "RTT", "events"];
   const more = el("button", { type: "button", onclick: () => extend() }, "more rounds");
   const extend = () => {
     const done = body.children.length;

@@ -80,8 +80,8 @@ function hover(fall, item, event) {
     markTokens(item?.round ?? null);
   }
   const tip = byId("tip");
-  tip.hidden = !item;
-  if (!item) return;
+  tip.hidden = !item || event.pointerType === "touch";
+  if (tip.hidden) return;
   tip.replaceChildren(describe(fall, item, true));
   const box = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - box.width - 8))}px`;
