@@ -25,6 +25,7 @@ from wanspec.cli import (
     reproduce,
     serve_openai,
     simulate,
+    tail,
     up,
 )
 from wanspec.cli.command import write_exit_codes
@@ -62,6 +63,7 @@ def cli() -> None:
       wanspec bench               policies side by side on real servers
       wanspec control             what the endpoint does now; switches that need no restart
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
+      wanspec tail                watch it: tokens/s, acceptance, round trips, savings
       wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
 
@@ -77,6 +79,7 @@ for command in (
     generate.generate,
     chat.chat,
     control.control,
+    tail.tail,
     demo.demo,
     doctor.doctor,
     models.models,

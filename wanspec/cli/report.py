@@ -28,7 +28,7 @@ MOST = 500
 
 
 @click.command(cls=JsonErrors, failed="an input cannot be read, or the file not written; the message says which")
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--output",
     "-o",

@@ -30,9 +30,9 @@ _COUNTS = (
 
 
 class Packed(NamedTuple):
-    """``index``: JSON of what the page lists. ``details``: JSON of each request."""
+    """``listing``: JSON of what the page lists. ``details``: JSON of each request."""
 
-    index: str
+    listing: str
     details: list[str]
 
 

@@ -60,7 +60,7 @@ def render(timelines: Sequence[Timeline], *, words: Words, title: str, notes: Se
             "POLICY": f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
             "TITLE": escape(title),
             "STYLE": style,
-            "INDEX": packed.index,
+            "INDEX": packed.listing,
             "DETAILS": details,
             "SCRIPT": script,
         },
