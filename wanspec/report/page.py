@@ -39,7 +39,8 @@ def write_report(
     Raises:
         OSError: the file cannot be written.
     """
-    path.write_text(render(timelines, words=words or Words(), title=title, notes=notes), encoding="utf-8")
+    html = render(timelines, words=words or Words(), title=title, notes=notes)
+    path.write_bytes(html.encode("utf-8", "replace"))  # digests are of the very bytes
 
 
 def render(timelines: Sequence[Timeline], *, words: Words, title: str, notes: Sequence[str] = ()) -> str:

@@ -36,7 +36,7 @@ function drawDetail(request) {
   new ResizeObserver(() => shownFall === fall && fall.draw()).observe(fall.canvas);
 }
 
-const origin = (request) => [request.source, request.trace ? `trace ${request.trace}` : "", `ended: ${request.reason}`].filter(Boolean).join(" · ");
+const origin = (request) => [request.source === request.name ? "" : request.source, request.trace ? `trace ${request.trace}` : "", `ended: ${request.reason}`].filter(Boolean).join(" · ");
 
 function centre(fall, item) {
   const middle = (item.began + item.ended) / 2, half = Math.max(fall.to - fall.from, (item.ended - item.began) * 1.2) / 2;

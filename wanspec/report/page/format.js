@@ -63,10 +63,13 @@ function partsText(parts) {
 }
 
 // Every part, also those of no time: that there was none is an answer too.
+const some = (value) => value > 0.005;
 function partsLegend(parts, divide = 1, unit = "") {
   const total = sum(parts);
-  return el("ul", { class: "legend" }, ...PARTS.map(([name, colour, meaning], place) =>
-    el("li", { title: meaning, class: parts[place] > 0.005 ? "" : "none" },
+  const none = PARTS.filter((_, place) => !some(parts[place])).map(([name]) => name);
+  return el("ul", { class: "legend" }, ...PARTS.map(([name, colour, meaning], place) => !some(parts[place]) ? null :
+    el("li", { title: meaning },
       el("i", { class: `part ${colour}` }), el("span", {}, name),
-      el("b", {}, `${ms(parts[place] / divide)}${unit}`), el("span", { class: "dim" }, share(parts[place], total)))));
+      el("b", {}, `${ms(parts[place] / divide)}${unit}`), el("span", { class: "dim" }, share(parts[place], total)))),
+    none.length ? el("li", { class: "dim" }, `none: ${none.join(", ")}`) : null);
 }

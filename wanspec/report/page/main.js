@@ -43,4 +43,4 @@ setUpList();
 const linked = /^#r(\d+)$/.exec(location.hash);
 if (linked && REQUESTS[linked[1]]) choose(Number(linked[1]));
 applyFilters();
-document.documentElement.dataset.ready = "yes";
+document.documentElement.dataset.ready = performance.now().toFixed(1);

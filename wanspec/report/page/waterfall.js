@@ -16,7 +16,7 @@ class Waterfall {
     this.longest = new Map(); // by lane: its longest item, so that a search can begin early enough
     for (const item of this.items) this.longest.set(item.lane, Math.max(this.longest.get(item.lane) ?? 0, item.ended - item.began));
     const rounds = details.rounds;
-    const first = rounds.length > 14 ? rounds[Math.min(rounds.length - 1, 11)].ended : this.length;
+    const first = rounds.length > 12 ? rounds[9].ended : this.length;
     [this.from, this.to] = [0, first];
   }
 
@@ -164,20 +164,20 @@ class Waterfall {
   drawTokens(pen, item) {
     const { round } = item, top = this.laneTop(TOKENS) + 5, height = LANES[TOKENS].height - 10;
     let left = Math.max(this.x(item.began), this.gutter) + 1.5;
-    const right = Math.min(this.x(item.ended), this.width) - 1.5, number = round.committed.length;
-    if (right - left < 2 || !number) return;
+    const right = Math.min(this.x(item.ended), this.width) - 1.5;
+    if (right - left < 2 || !round.committed.length) return;
     pen.font = FONT.text;
     pen.textAlign = "left";
     const texts = round.committed.map((token) => tokenText(this.details.vocab, token));
     const widths = texts.map((text) => pen.measureText(text).width + 6);
-    const fits = sum(widths) <= right - left, each = (right - left) / number;
+    const shrink = Math.min(1, (right - left) / sum(widths));
     texts.forEach((text, place) => {
-      const width = fits ? widths[place] : each;
+      const width = widths[place] * shrink;
       pen.fillStyle = this.palette[`token-${this.request.origins[round.first + place] ?? "t"}`];
       rounded(pen, left, top, Math.max(1, width - 1), height, 3);
-      if (fits || width > 20) {
+      if (shrink === 1 || width > 16) {
         pen.fillStyle = this.palette.ink;
-        pen.fillText(fits ? text : clipped(pen, text, width - 5), left + 2.5, top + height / 2 + 4.5);
+        pen.fillText(shrink === 1 ? text : clipped(pen, text, width - 4), left + 2.5, top + height / 2 + 4.5);
       }
       left += width;
     });
