@@ -218,9 +218,25 @@ def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> N
     assert "draft passes in the scarce region" in result["verdict"]
     assert "paced" in result["conditions"]
     assert "controller: ready" in done.stderr
+    requests = reported(Path(result["options"]["report"]))
+    assert [each["policy"] for each in requests[:4]] == ["adaptive", "wanspec", "local", "target_only"]
+    assert [(each["ms"], len(each["pieces"])) for each in requests] == [
+        (round(each["summary"]["latency_ms"], 2), each["summary"]["output_tokens"]) for each in result["runs"]
+    ]
     assert traces.look() == 2
     traces.assert_gone()
     assert list((tmp_path / "state").rglob("*.log")) == []
+
+
+def reported(path: Path) -> list[dict[str, Any]]:
+    """The requests of an HTML report; the parts of each are its latency."""
+    found = re.search(r'id="index">(.*?)</script>', path.read_text(), re.S)
+    assert found is not None
+    requests: list[dict[str, Any]] = json.loads(found[1])["requests"]
+    for each in requests:
+        assert sum(each["parts"]) == pytest.approx(each["ms"], rel=0.001)
+        assert each["parts"][-1] <= 0.02 * each["ms"]
+    return requests
 
 
 def test_the_servers_use_the_costs_that_were_measured_on_their_engines(up: Up, tmp_path: Path) -> None:
@@ -243,10 +259,31 @@ def test_generate_streams_text_to_a_pipe(up: Up, tmp_path: Path) -> None:
     assert "12 tokens" in done.stderr
 
 
+def test_tail_watches_it_until_ctrl_c(up: Up, tmp_path: Path) -> None:
+    address = ("--url", up.endpoints["grpc"], "--interval", "0.2")
+    with started(tmp_path, "tail", *address, "--json") as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        WanspecClient(up.endpoints["grpc"]).ask(PROMPT, max_tokens=12, policy="wanspec").result()
+        readings = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(ENDED_S) == 0
+    assert first["state"]["policy"] == "wanspec"
+    assert max(each["last"]["tokens"] for each in readings) == 12
+    assert readings[-1]["state"]["link_details"][0]["rtt_ms"] >= 10.0
+    once = run("tail", *address, "--once", folder=tmp_path)
+    assert once.returncode == 0, once.stderr
+    assert "speculation remote, links up" in once.stdout
+
+
 def test_generate_explains_itself(up: Up, tmp_path: Path) -> None:
     arguments = ("generate", PROMPT, "--url", up.endpoints["grpc"], "--max-tokens", "24", "--explain")
-    shown = run(*arguments, folder=tmp_path)
+    shown = run(*arguments, "--report", str(tmp_path / "report.html"), folder=tmp_path)
     assert shown.returncode == 0, shown.stderr
+    assert f"report: {tmp_path / 'report.html'}" in shown.stderr
+    (request,) = reported(tmp_path / "report.html")
+    assert len(request["tokens"]) == 24
+    assert "".join(request["pieces"]) in shown.stdout
     assert "the same tokens as served" in " ".join(shown.stdout.split())
     result = json.loads(run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path).stdout)
     assert result["replay_matches"] is True
