@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
+from typing import NamedTuple
 
 from wanspec.core.events import Action, Event, Received, Send
 from wanspec.core.messages import Commit, Drafts, Frame, Header, Open, PassReport, Prefilled, microseconds
@@ -88,13 +89,23 @@ class _Clocks:
         return min(near)
 
 
+class _Seen(NamedTuple):
+    """A span as it was seen from this side: the worker, if it is known yet, and when it sent this, on its clock."""
+
+    sequence: int
+    span: Span
+    link: int
+    worker: int | None
+    sent_ms: float
+
+
 class _Traffic:
     """Collects what crossed the WAN, by sequence; times on the log's clock."""
 
     def __init__(self) -> None:
         self._clocks = _Clocks()
         self._senders: dict[int, int] = {}
-        self._found: list[tuple[int, Span, int, float]] = []  # sequence, span, worker, its time of sending
+        self._found: list[_Seen] = []
         self._passes: set[tuple[int, int, int]] = set()
 
     def watch(self, event: Event, now: float, actions: Sequence[Action]) -> None:
@@ -104,7 +115,7 @@ class _Traffic:
             if isinstance(frame, Frame):
                 self._senders[event.link] = frame.header.sender
                 self._clocks.heard(frame.header, now)
-                self._received(frame, now)
+                self._received(event.link, frame, now)
         for action in actions:
             if isinstance(action, Send):
                 self._sent(action, now)
@@ -112,21 +123,24 @@ class _Traffic:
     def spans(self) -> dict[int, list[Span]]:
         """What there was of each sequence."""
         placed: dict[int, list[Span]] = {}
-        for sequence, span, sender, sent in self._found:
-            placed.setdefault(sequence, []).append(self._placed(span, sender, sent))
+        for seen in self._found:
+            placed.setdefault(seen.sequence, []).append(self._placed(seen))
         return placed
 
-    def _placed(self, span: Span, sender: int, sent: float) -> Span:
+    def _placed(self, seen: _Seen) -> Span:
         """A span whose end on this side is known, put where its other end should be."""
-        rtt, ahead = self._clocks.at(sender, span.began_ms)
+        span = seen.span
+        # Where a log begins with what was sent, who it went to is known by the first answer.
+        worker = self._senders.get(seen.link, 0) if seen.worker is None else seen.worker
+        rtt, ahead = self._clocks.at(worker, span.began_ms)
         if span.lane is Lane.UP:
             return span._replace(ended_ms=span.began_ms + (rtt / 2.0 if rtt < inf else 0.0))
-        left = min(sent - ahead, span.ended_ms) if rtt < inf else span.ended_ms
+        left = min(seen.sent_ms - ahead, span.ended_ms) if rtt < inf else span.ended_ms
         if span.lane is Lane.DOWN:
             return span._replace(began_ms=left)
         return span._replace(began_ms=left - (span.ended_ms - span.began_ms), ended_ms=left)
 
-    def _received(self, frame: Frame, now: float) -> None:
+    def _received(self, link: int, frame: Frame, now: float) -> None:
         report: PassReport | None = None
         for message in frame.messages:  # a report goes ahead of the drafts of its pass
             if isinstance(message, PassReport):
@@ -135,10 +149,10 @@ class _Traffic:
                 key = message.sequence, frame.header.sender, frame.header.number
                 if report is not None and key not in self._passes:
                     self._passes.add(key)
-                    self._add(message.sequence, _pass_span(report, now), frame.header)
+                    self._add(message.sequence, _pass_span(report, now), link, frame.header)
                 if isinstance(message, Drafts):
                     values = {"draft tokens": len(message.nodes), "length": message.length, **_sizes(message)}
-                    self._add(message.sequence, Span(Lane.DOWN, "drafts", now, now, values), frame.header)
+                    self._add(message.sequence, Span(Lane.DOWN, "drafts", now, now, values), link, frame.header)
 
     def _sent(self, action: Send, now: float) -> None:
         frame = decode(action.data)
@@ -152,10 +166,11 @@ class _Traffic:
                 span = Span(Lane.UP, "commit", now, now, values)
             else:
                 continue
-            self._found.append((message.sequence, span, self._senders.get(action.link, 0), 0.0))
+            worker = self._senders.get(action.link)
+            self._found.append(_Seen(message.sequence, span, action.link, worker, 0.0))
 
-    def _add(self, sequence: int, span: Span, header: Header) -> None:
-        self._found.append((sequence, span, header.sender, header.sent / 1000.0))
+    def _add(self, sequence: int, span: Span, link: int, header: Header) -> None:
+        self._found.append(_Seen(sequence, span, link, header.sender, header.sent / 1000.0))
 
 
 def _pass_span(report: PassReport, now: float) -> Span:

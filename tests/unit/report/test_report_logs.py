@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from tests.unit.report.report_doubles import RTT_MS, play
+from wanspec.core.events import Request
 from wanspec.errors import ConfigError, ProtocolError
 from wanspec.report.inputs import read_inputs
 from wanspec.report.logs import read_event_log
@@ -140,3 +141,13 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, content, error, said):
         read_inputs([path])
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_the_log_of_one_request_has_the_way_of_its_opening():
+    world = play(tokens=4).world
+    world.submit(9, Request((5, 6, 7), 12, policy="adaptive", record=True))
+    world.run()
+    (timeline,), _ = read_event_log(world.outputs[9].finished.log, "one request")
+    opened = timeline.spans[0]
+    assert (timeline.name, opened.what) == ("one request", "open")
+    assert opened.ended_ms - opened.began_ms == pytest.approx(RTT_MS / 2, abs=0.02)
