@@ -118,9 +118,9 @@ def run(arguments: Sequence[str], typed: Sequence[Typed] = ()) -> str:
 def asking(url: str) -> Iterator[None]:
     """Three requests that last for a while."""
     client = WanspecClient(url)
-    story = {"chat": True, "max_tokens": 400, "min_tokens": 390}
     running = [
-        client.ask("Tell me a long story.", policy=policy, **story) for policy in ("adaptive", "wanspec", "local")
+        client.ask("Tell me a long story.", chat=True, max_tokens=400, min_tokens=390, policy=policy)
+        for policy in ("adaptive", "wanspec", "local")
     ]
     try:
         time.sleep(4.0)

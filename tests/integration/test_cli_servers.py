@@ -285,7 +285,9 @@ def test_generate_explains_itself(up: Up, tmp_path: Path) -> None:
     assert len(request["tokens"]) == 24
     assert "".join(request["pieces"]) in shown.stdout
     assert "the same tokens as served" in " ".join(shown.stdout.split())
-    result = json.loads(run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path).stdout)
+    done = run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert result["replay_matches"] is True
     assert len(result["tokens"]) == len(result["origins"]) == 24
     assert len(result["rounds"]) == result["summary"]["rounds"]

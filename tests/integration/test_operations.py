@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from wanspec.core.policies import POLICIES
 from wanspec.errors import InvalidRequestError, RequestCancelledError
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment
+from wanspec.triton.engine_metrics import BLOCKS
 from wanspec.triton.server import TritonServer
 from wanspec.triton.watchdog import SHARED_MEMORY, children_of
 
@@ -91,6 +93,13 @@ def unread_events(deployment: Deployment) -> Iterator[None]:
         client.connect(("127.0.0.1", deployment.controller.ports.http))
         client.sendall((head + body).encode())
         yield
+
+
+def kv_blocks(server: TritonServer) -> dict[str, int]:
+    """KV cache blocks that requests hold, by model, as Triton's Prometheus endpoint says."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:
+        found = re.findall(rf"^{BLOCKS}{{(.*used.*)}} (\S+)$", answer.read().decode(), re.M)
+    return {re.findall('model="(.*?)"', labels)[0]: int(float(value)) for labels, value in found}
 
 
 class Server:
@@ -189,6 +198,7 @@ def test_mixed_load_is_exact_and_leaves_nothing(
     held = [each.held() for each in servers]
     with unread_stream(small), unread_events(small), ThreadPoolExecutor(1) as pool:
         until(lambda: client.control()["running"] == 2)
+        until(lambda: kv_blocks(small.worker)["wanspec_worker"] > 0)
         running = pool.submit(load.run, range(AT_ONCE, REQUESTS))
         waited = 0
         for speculation in ("local", "shadow", "off", "shadow", "remote") * 100:
@@ -206,6 +216,8 @@ def test_mixed_load_is_exact_and_leaves_nothing(
     assert ended["cancelled"] <= 20
     until(lambda: [each.held() for each in servers] == held, lambda: (held, [each.held() for each in servers]))
     assert drafts_bytes(small) < 1_500, "the worker has closed all sequences"
+    until(lambda: kv_blocks(small.controller) == {"target": 0, "draft": 0}, lambda: kv_blocks(small.controller))
+    until(lambda: kv_blocks(small.worker) == {"wanspec_worker": 0}, lambda: kv_blocks(small.worker))
 
 
 def rounds_from_now(client: WanspecClient, rounds: int) -> dict[str, Any]:

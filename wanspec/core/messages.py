@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 PROTOCOL_VERSION = 3
 MAX_LENGTH = 0xFFFFFFFF
 """Most tokens that a message can say a sequence has."""
+MOST_NODES = 0xFFFF
+"""Of one message."""
 ROOT = 0xFFFFFFFF
 """Parent number of a node that hangs below the committed prefix of the stated length."""
 
@@ -183,7 +185,7 @@ make_node: Callable[[tuple[int, int, float]], DraftNode] = partial(tuple.__new__
 
 
 class Drafts(NamedTuple):
-    """New nodes of one sequence, from one pass.
+    """New nodes of one sequence, from one pass or several.
 
     Attributes:
         length: committed length the worker had seen when it sent this.
@@ -203,7 +205,7 @@ class Drafts(NamedTuple):
 
 
 class PassReport(NamedTuple):
-    """The draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
+    """The last draft pass behind the drafts of this frame: its time and how long its leaves had waited, both in ms.
 
     ``prefills`` counts the sequences whose first pass it was, or part of whose prompt: prompts were computed in it.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from wanspec.core.events import Send
-from wanspec.core.messages import Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
+from wanspec.core.messages import MOST_NODES, Drafts, Frame, Header, Message, PassReport, Prefilled, microseconds
 from wanspec.core.wire import encode, split
 
 _FRAME_COST_MS = 0.25
@@ -31,12 +31,25 @@ class Peer:
     echo_received: int
     urgent: bool = False
     _waiting: list[Message] = field(default_factory=list)
+    _report: int | None = None
+    _drafts: dict[int, int] = field(default_factory=dict)
     _frame_number: int = 0
     _drafts_sent_ms: float = -inf
     _waits_since_ms: float = inf
 
     def reply(self, message: Message) -> None:
-        """Have a message sent with the next frame."""
+        """Have a message sent with the next frame.
+
+        What follows a message that waits joins it: drafts of the same sequence after the same prefix, the report of a
+        later pass. Passes that are far shorter than the network's delays cost no message each.
+        """
+        if isinstance(message, Drafts) and self._joined(message):
+            return
+        if isinstance(message, PassReport):
+            if self._report is not None and not message.prefills:
+                self._waiting[self._report] = message
+                return
+            self._report = None if message.prefills else len(self._waiting)
         self._waiting.append(message)
         self.urgent = self.urgent or not isinstance(message, (Drafts, PassReport, Prefilled))
 
@@ -76,8 +89,25 @@ class Peer:
         self._drafts_sent_ms = self._drafts_sent_ms if self.urgent else now
         self.urgent = False
         self._waiting.clear()
+        self._drafts.clear()
+        self._report = None
         self._waits_since_ms = inf
         return [self._frame(group, sender, now) for group in groups]
+
+    def _joined(self, new: Drafts) -> bool:
+        """Add drafts to those that wait, where both can be one message."""
+        index = self._drafts.get(new.sequence)
+        self._drafts[new.sequence] = len(self._waiting)
+        if index is None:
+            return False
+        old = self._waiting[index]
+        assert isinstance(old, Drafts)
+        follows = new.first == old.first + len(old.nodes) and len(old.nodes) + len(new.nodes) <= MOST_NODES
+        if not follows or (new.epoch, new.length, new.hash) != (old.epoch, old.length, old.hash):
+            return False
+        self._drafts[new.sequence] = index
+        self._waiting[index] = old._replace(passes=new.passes, nodes=old.nodes + new.nodes)
+        return True
 
     def _frame(self, messages: tuple[Message, ...], sender: int, now: float) -> Send:
         self._frame_number += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,35 @@ class RunningRequest(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine has in hand.
+
+    Attributes:
+        active: requests or sequences that it works on.
+        waiting: requests that have no place yet.
+        blocks_used: of KV cache, those that active requests hold. What ended ones left for reuse is free.
+        blocks_max: all blocks of the budget.
+        tokens_per_block: tokens.
+    """
+
+    active: int = 0
+    waiting: int = 0
+    blocks_used: int = 0
+    blocks_max: int = 0
+    tokens_per_block: int = 0
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """An engine that tells what it has in hand."""
+
+    @property
+    def load(self) -> EngineLoad:
+        """From any thread."""
+        ...
+
+
 class GenerationEngine(Protocol):
     """An engine that answers the contract. Calls come from one thread at a time."""
 
@@ -182,6 +211,11 @@ class GenerationEngine(Protocol):
     @property
     def idle(self) -> bool:
         """Whether there is nothing to step."""
+        ...
+
+    @property
+    def load(self) -> EngineLoad:
+        """What it has in hand; from any thread."""
         ...
 
 

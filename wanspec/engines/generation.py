@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from wanspec.engines.admission import EngineLimits, admit
-from wanspec.engines.contract import GenerationRequest, GenerationResult, RunningRequest, generate
+from wanspec.engines.contract import EngineLoad, GenerationRequest, GenerationResult, RunningRequest, generate
 from wanspec.engines.kv_cache import default_kv_tokens
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.engines.prefix_pool import PrefixPool
+from wanspec.engines.prefix_pool import TOKENS_PER_BLOCK, PrefixPool
 from wanspec.engines.running import Generation, share_rows
 from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
@@ -66,6 +66,11 @@ class TorchEngine:
     def idle(self) -> bool:
         """Whether there is nothing to step."""
         return not self._waiting and not self._running
+
+    @property
+    def load(self) -> EngineLoad:
+        """What it has in hand; from any thread."""
+        return EngineLoad(len(self._running), len(self._waiting), *self._pool.blocks, TOKENS_PER_BLOCK)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
         """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""

@@ -83,6 +83,12 @@ class PrefixPool:
         """Capacity of all buffers together, in tokens."""
         return sum(entry.buffer.capacity for entry in self._entries)
 
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks that requests hold, and all there are; from any thread."""
+        held = sum(-(-entry.buffer.capacity // TOKENS_PER_BLOCK) for entry in list(self._entries) if entry.busy)
+        return held, self._budget // TOKENS_PER_BLOCK
+
     def acquire(self, prompt: Tokens, total: int) -> Lease | None:
         """Lend a buffer for ``total`` tokens that starts with as much of ``prompt`` as is cached.
 

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from wanspec.engines.contract import GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
+from wanspec.engines.contract import EngineLoad, GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
 from wanspec.engines.shared_gpu import SharedGpu
 from wanspec.errors import EngineError, RequestStoppedError, WanspecError
 
@@ -93,6 +93,12 @@ class EngineRunner:
             done(EngineError("the engine is shutting down"))
         else:
             self._submissions.put(_Submission(request, done, cancelled, on_tokens, name))
+
+    @property
+    def load(self) -> EngineLoad:
+        """What the engine has in hand, and what it has not been given yet; from any thread."""
+        load = self._engine.load
+        return replace(load, waiting=load.waiting + self._submissions.qsize())
 
     def stop(self, name: str) -> None:
         """End the requests of this name that were submitted before; their answer is a :class:`RequestStoppedError`."""

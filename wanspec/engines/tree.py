@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from wanspec.core.drafting import Expansion, SequenceLeaves
+from wanspec.engines.contract import EngineLoad
 from wanspec.engines.kv_cache import MIN_CAPACITY, KVBuffer, grown_capacity
 from wanspec.engines.pace import NO_PACE, Pace
-from wanspec.engines.prefix_pool import IN_PLACE_LOSS, common_prefix
+from wanspec.engines.prefix_pool import IN_PLACE_LOSS, TOKENS_PER_BLOCK, common_prefix
 from wanspec.engines.ranking import rank_children, top_tokens
 from wanspec.engines.segments import Segment
 from wanspec.engines.torch_model import TorchModel
@@ -113,6 +114,13 @@ class TreeDraftEngine:
     def kept_tokens(self) -> int:
         """Tokens of released sequences that are cached still."""
         return sum(len(tokens) for tokens, _ in self._ended)
+
+    @property
+    def load(self) -> EngineLoad:
+        """Open sequences and the KV cache they hold, prefixes and trees; from any thread."""
+        states = list(self._states.values())
+        held = sum(-(-state.buffer.capacity // TOKENS_PER_BLOCK) for state in states)
+        return EngineLoad(len(states), 0, held, self._budget // TOKENS_PER_BLOCK, TOKENS_PER_BLOCK)
 
     def cached_slots(self, key: Hashable) -> int:
         """KV slots in use by a sequence, prefix and tree; 0 for an unknown key."""

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from wanspec.engines.admission import Admitted, EngineLimits, admit
 from wanspec.engines.choosing import chooser
 from wanspec.engines.contract import (
     NO_TOKENS,
+    EngineLoad,
     GenerationRequest,
     GenerationResult,
     RunningRequest,
@@ -32,6 +34,7 @@ from wanspec.errors import ConfigError, EngineError, InvalidRequestError, Reques
 DEFAULT_CONTEXT = 1 << 20
 _WORD = 0xFFFFFFFF
 _MOST_RANKS = 31
+_REMEMBERED = 1 << 17
 
 
 def _hash(left: int, right: int, salt: int) -> int:
@@ -84,8 +87,12 @@ class ZeroModel:
             return target
         return (target + 1) % self.vocab_size
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - models are few and live as long as the process
     def candidates(self, left: int, right: int, top: int) -> tuple[list[int], list[float], float]:
-        """The ``top`` best next tokens, their log-probabilities, and the entropy (nats) of the whole distribution."""
+        """The ``top`` best next tokens, their log-probabilities, and the entropy (nats) of the whole distribution.
+
+        Remembered, and so not to be changed: an engine that is to cost nothing computes nothing twice.
+        """
         target, rank = self.target_token(left, right), self.target_rank(left, right)
         steps = (0 if place == rank else place + (place < rank) for place in range(top))
         tokens = [(target + step) % self.vocab_size for step in steps]
@@ -161,6 +168,11 @@ class ZeroEngine:
     def idle(self) -> bool:
         """Whether there is nothing to step."""
         return not self._running
+
+    @property
+    def load(self) -> EngineLoad:
+        """What it has in hand; it has no KV cache."""
+        return EngineLoad(active=len(self._running))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
         """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""

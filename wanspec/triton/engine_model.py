@@ -23,6 +23,7 @@ from wanspec.engines.runner import EngineRunner
 from wanspec.engines.shared_gpu import SharedGpu
 from wanspec.engines.tensors import check_requested_outputs, write_result
 from wanspec.errors import InvalidRequestError, RequestCancelledError, RequestStoppedError, WanspecError
+from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.stub import prepare_stub, settle_memory
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class TritonPythonModel:
         logger.info("engine %s loaded in %.1f s: %s", args["model_name"], time.monotonic() - started, config)
         gpu = SharedGpu(config.shared_gpu, args["model_name"]) if config.shared_gpu else None
         self._runner = EngineRunner(engine, args["model_name"], gpu=gpu)
+        self._metrics = EngineMetrics(args, lambda: self._runner.load)
         settle_memory()
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -62,6 +64,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """End the engine's thread; requests still running get an error."""
+        self._metrics.close()
         self._runner.close()
 
     def _submit(self, request: Any, arrival_ns: int) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 from wanspec.core.config import Fingerprint, WorkerConfig
 from wanspec.core.costs import UNMEASURED
 from wanspec.engines.config import EngineConfig
+from wanspec.engines.contract import EngineLoad, Loaded
 from wanspec.engines.drafting import build_draft_engine
 from wanspec.engines.stored_costs import costs_or_none, describe_engine
 from wanspec.models import fingerprint
 from wanspec.network.link import LINK_REQUEST_ID
 from wanspec.triton.auth import read_token
+from wanspec.triton.engine_metrics import EngineMetrics
 from wanspec.triton.parameters import Parameters
 from wanspec.triton.stub import prepare_stub, settle_memory
 from wanspec.triton.worker_body import WorkerBody
@@ -61,6 +63,7 @@ class TritonPythonModel:
         )
         self._body = WorkerBody(config, engine)
         self._body.start()
+        self._metrics = EngineMetrics(args, lambda: engine.load if isinstance(engine, Loaded) else EngineLoad())
         settle_memory()
         logger.info("drafting with %s, context %d", identity.draft_id, engine.context)
 
@@ -77,6 +80,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop."""
+        self._metrics.close()
         self._body.close()
 
 

@@ -274,6 +274,11 @@ def test_a_commit_during_a_pass_wastes_what_it_pruned(bench):
     assert bench.worker.counters.wasted_leaves == 1
 
 
+def nodes_in(actions):
+    (drafts,) = messages_in(actions, Drafts)
+    return len(drafts.nodes)
+
+
 def test_drafts_of_short_passes_share_frames():
     bench = Bench(frame_ms=1.0)
     bench.greet()
@@ -286,7 +291,7 @@ def test_drafts_of_short_passes_share_frames():
     assert [type(m) for m in messages_in(third)] == [PassReport, Drafts]
     held = bench.expand(second, 7)
     assert messages_in(held) == []
-    assert len(messages_in(bench.expand(held, 6), Drafts)) == 2, "the last pass holds nothing back"
+    assert nodes_in(bench.expand(held, 6)) == 2, "the last pass holds nothing back"
 
 
 def test_a_frame_takes_along_passes_that_are_shorter_than_sending_it():
@@ -301,7 +306,7 @@ def test_a_frame_takes_along_passes_that_are_shorter_than_sending_it():
     assert bench.worker.deadline() == began + 1.0 + 0.25
     third = short_pass(second, 8, began + 1.1)
     assert messages_in(third) == []
-    assert len(messages_in(short_pass(third, 7, began + 1.2), Drafts)) == 3, "another would end too late"
+    assert nodes_in(short_pass(third, 7, began + 1.2)) == 3, "another would end too late"
     bench = Bench(frame_ms=1.0)
     bench.greet()
     assert messages_in(short_pass(bench.open(max_depth=9), 9, began + 1.0)) == []
@@ -509,3 +514,33 @@ def test_node_order_is_parents_first(bench):
                 assert node.parent == ROOT or node.parent in known
                 known.add(drafts.first + index)
     assert len(known) == 2 + 4 + 8 + 16
+
+
+def test_passes_that_share_a_frame_share_a_message():
+    bench = Bench(frame_ms=50.0)
+    bench.greet()
+    actions = bench.expand(bench.open(), 9)  # the first drafts leave at once
+    bench.now += 1.0
+    for token in (1, 2, 3):
+        actions = bench.expand(actions, token)
+        assert not messages_in(actions)
+    sent = messages_in(bench.steer(want_reply=True))
+    (drafts,) = of(Drafts, sent)
+    assert (drafts.first, drafts.passes, [(n.parent, n.token) for n in drafts.nodes]) == (
+        1,
+        4,
+        [(0, 1), (1, 2), (2, 3)],
+    )
+    assert len(of(PassReport, sent)) == 1
+
+
+def test_a_commit_between_two_passes_parts_their_messages():
+    bench = Bench(frame_ms=50.0)
+    bench.greet()
+    actions = bench.expand(bench.open(), 9)
+    bench.now += 1.0
+    actions = bench.expand(actions, 1)
+    commit(bench, [5, 6, 7], 9)
+    actions = bench.expand(actions, 2)
+    first, second = messages_in(bench.steer(want_reply=True), Drafts)
+    assert (first.length, second.length, first.first, second.first) == (3, 4, 1, 2)

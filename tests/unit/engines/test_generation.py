@@ -308,3 +308,16 @@ def test_what_is_out_so_far(model: TorchModel) -> None:
     rest = part.since(1)
     assert (len(rest.output_ids), len(rest.log_probs), len(rest.generation_logits)) == (1, 1, 1)
     assert rest.cum_log_prob == pytest.approx(part.cum_log_prob)
+
+
+def test_load_counts_the_blocks_of_running_requests_only(model: TorchModel) -> None:
+    engine = TorchEngine(model, kv_tokens=1024)
+    assert (engine.load.active, engine.load.blocks_used, engine.load.blocks_max) == (0, 0, 32)
+    engine.add(GenerationRequest(prompt_of(40), 3))
+    assert (engine.load.active, engine.load.waiting, engine.load.blocks_used) == (0, 1, 0)
+    engine.step()
+    assert (engine.load.active, engine.load.waiting) == (1, 0)
+    assert engine.load.blocks_used >= 2
+    while not engine.idle:
+        engine.step()
+    assert (engine.load.active, engine.load.blocks_used) == (0, 0), "what is left for reuse is free"
