@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer
 
-from wanspec.report.timeline import Timeline
+from wanspec.report.timeline import UNKNOWN_TOKEN, Timeline
 from wanspec.triton.text import TextStream
 
 PROMPT_CHARACTERS = 4_000
@@ -25,8 +25,11 @@ class Words:
         return self._tokenizer is not None
 
     def pieces(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[str] | None:
-        """The text of an answer, token by token; a character of several tokens comes with its last one."""
-        if self._tokenizer is None:
+        """The text of an answer, token by token; a character of several tokens comes with its last one.
+
+        None without a tokenizer, and where tokens are not known.
+        """
+        if self._tokenizer is None or UNKNOWN_TOKEN in tokens:
             return None
         stream = TextStream(self._tokenizer, self._valid(prompt))
         pieces = [stream.push([token]) if self._is_valid(token) else "" for token in tokens]
