@@ -12,7 +12,7 @@ from tests.unit.report.report_doubles import play
 from wanspec.core.events import Request
 from wanspec.report.logs import read_event_log
 from wanspec.report.otlp import read_traces
-from wanspec.report.timeline import PARTS, UNKNOWN_TOKEN
+from wanspec.report.timeline import PARTS, UNKNOWN_TOKEN, Lane
 
 request_spans = pytest.importorskip("wanspec.telemetry.request_spans", reason="tracing is not built in")
 worker_spans = pytest.importorskip("wanspec.telemetry.worker_spans")
