@@ -129,7 +129,7 @@ def keep(found: Found, most: int) -> list[Timeline]:
     """The latest requests, and a note if there were more."""
     more = len(found.timelines) - most
     if more > 0:
-        found.notes.append(f"The latest {most:,} requests; {more:,} earlier ones are left out (--most).")
+        found.notes.append(f"Of {len(found.timelines):,} requests, the latest {most:,} are shown (--most).")
     return found.timelines[-most:]
 
 

@@ -38,7 +38,7 @@ def test_totals_for_programs(log: Path, tmp_path: Path) -> None:
     assert (told["requests"], told["tokens"], told["notes"]) == (
         1,
         8,
-        ["The latest 1 requests; 1 earlier ones are left out (--most)."],
+        ["Of 2 requests, the latest 1 are shown (--most)."],
     )
     assert sum(told["parts_ms"].values()) == pytest.approx(told["latency_ms"], abs=0.1)
 

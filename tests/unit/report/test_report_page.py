@@ -210,6 +210,7 @@ def test_text_is_text(opened, timelines, words):
     page.locator(".prompt summary").click()
     assert " ".join(page.locator(".prompt p").inner_text().split()) == expected
     assert page.title() != "owned"
+    assert not page.locator(".list-pane").is_visible()  # of one request there is nothing to choose
     assert (shown.complaints, shown.fetched) == ([], [shown.address])
 
 

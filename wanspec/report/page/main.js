@@ -38,6 +38,8 @@ addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = before;
   repaint();
 });
+// Of one request, everything is told in its own part.
+document.body.classList.toggle("single", REQUESTS.length === 1);
 setTheme(Object.hasOwn(THEMES, storedTheme()) ? storedTheme() : "auto");
 setUpList();
 const linked = /^#r(\d+)$/.exec(location.hash);
