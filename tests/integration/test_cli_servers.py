@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import wait_for_worker
+from tests.integration.reports import reported
 from wanspec.bench.reference import next_logits
 from wanspec.bench.session import Session
 from wanspec.cli.regions import Pace, engines
@@ -226,17 +227,6 @@ def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> N
     assert traces.look() == 2
     traces.assert_gone()
     assert list((tmp_path / "state").rglob("*.log")) == []
-
-
-def reported(path: Path) -> list[dict[str, Any]]:
-    """The requests of an HTML report; the parts of each are its latency."""
-    found = re.search(r'id="index">(.*?)</script>', path.read_text(), re.S)
-    assert found is not None
-    requests: list[dict[str, Any]] = json.loads(found[1])["requests"]
-    for each in requests:
-        assert sum(each["parts"]) == pytest.approx(each["ms"], rel=0.001)
-        assert each["parts"][-1] <= 0.02 * each["ms"]
-    return requests
 
 
 def test_the_servers_use_the_costs_that_were_measured_on_their_engines(up: Up, tmp_path: Path) -> None:
