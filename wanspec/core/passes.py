@@ -10,7 +10,7 @@ from typing import TypeAlias
 from wanspec.core.config import WorkerConfig
 from wanspec.core.drafting import Expansion, SequenceLeaves
 from wanspec.core.events import Expand
-from wanspec.core.scheduler import best, candidates, reach_probability, worthwhile
+from wanspec.core.scheduler import Offer, fill, reach_probability, worthwhile
 from wanspec.core.tree import Node
 from wanspec.core.workersequence import Children, WorkerSequence
 
@@ -119,37 +119,49 @@ class Passes:
         return None
 
     def _pick(self, sequences: Collection[WorkerSequence]) -> Items:
-        config, items = self._config, Items()
-        for sequence in sequences:
-            if sequence.passes == 0 and not self._ready(sequence):
-                continue
-            leaves = candidates(sequence, config.max_leaves, config.max_nodes, config.context)
+        """The leaves of the next pass: one of each sequence in turn, so that none starves, then the most probable."""
+        config = self._config
+        ready = [sequence for sequence in sequences if sequence.passes or self._ready(sequence)]
+        if len(ready) == 1 and config.costs.flat:  # another leaf costs nothing
+            leaves = Offer(ready[0], config.max_nodes, config.context).take(config.max_leaves)
+            return [(ready[0], leaves)] if leaves else []
+        items, offers, considered = Items(), list[Offer](), 0
+        if ready:
+            self._turn %= len(ready)
+            ready = ready[self._turn :] + ready[: self._turn]
+        for sequence in ready:
+            considered += 1
+            offer = Offer(sequence, config.max_nodes, config.context)
+            leaves = offer.take(1)
             if leaves:
                 items.append((sequence, leaves))
-        if not items or (len(items) == 1 and config.costs.flat):
-            return items  # one sequence, and another leaf costs nothing
-        if len(items) > 1:
-            self._turn = (self._turn + 1) % len(items)
-            items = items[self._turn :] + items[: self._turn]
-        offers = [[reach_probability(leaf, s.tree.root) for leaf in leaves] for s, leaves in items]
-        granted = best(offers, self._capacity(items, offers))
-        picked = []
-        for (sequence, leaves), count in zip(items, granted, strict=True):
-            for leaf in leaves[count:]:
-                sequence.frontier.add(leaf)
-            if count:
-                picked.append((sequence, leaves[:count]))
-        return picked
+                offers.append(offer)
+                if len(items) == config.max_leaves:
+                    break
+        self._turn += considered
+        room = config.max_leaves - len(items)
+        if items and room:
+            self._widen(items, offers, room)
+        return items
+
+    def _widen(self, items: Items, offers: list[Offer], room: int) -> None:
+        """Add the most probable leaves that are worth their cost."""
+        roots = [sequence.tree.root for sequence, _ in items]
+        first = [reach_probability(leaves[0], root) for (_, leaves), root in zip(items, roots, strict=True)]
+        more, order = fill(offers, roots, room)
+        context = sum(sequence.length for sequence, _ in items) / len(items)
+        worth = worthwhile(first + [chance for chance, _ in order], self._config.costs, context)
+        granted = [0] * len(items)
+        for _, number in order[: max(0, worth - len(items))]:
+            granted[number] += 1
+        for (_, leaves), offer, further, count in zip(items, offers, more, granted, strict=True):
+            leaves += further[:count]
+            for leaf in further[count:]:
+                offer.give_back(leaf)
 
     def _ready(self, sequence: WorkerSequence) -> bool:
         """Whether a sequence that has had no pass can begin to draft."""
         return sequence.complete and len(sequence.tree.tokens) - sequence.computed <= self._config.prefill_tokens
-
-    def _capacity(self, items: Items, offers: list[list[float]]) -> int:
-        """Most leaves of the next pass: those worth their cost, but one of each sequence, so that none starves."""
-        context = sum(s.length for s, _ in items) / len(items)
-        worth = worthwhile([chance for offer in offers for chance in offer], self._config.costs, context)
-        return min(self._config.max_leaves, max(worth, len(items)))
 
 
 def read(result: Expansion, leaves: int, vocab_size: int) -> Children | None:

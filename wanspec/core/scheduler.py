@@ -67,19 +67,38 @@ class Draftable(Protocol):
     frontier: Frontier
 
 
-def candidates(sequence: Draftable, most: int, max_nodes: int, context: int) -> list[Node]:
-    """Take at most ``most`` leaves that may be expanded from a sequence's frontier, most probable first.
+class Offer:
+    """What a sequence offers to a pass: the leaves that may be expanded, most probable first, taken as they are wanted.
 
     A leaf is left alone where it lies at the sequence's depth limit, the target is too unlikely to get there, its
     children would lie beyond the context, or the tree has no room for them.
     """
-    tree, drafting = sequence.tree, sequence.drafting
-    room = (max_nodes - tree.size) // max(1, drafting.branching)
-    if room < 1:
-        return [] if tree.root.expanded else [tree.root]
-    deepest = min(tree.root.position + drafting.max_depth, context - 1)
-    least = tree.root.score + (log(drafting.floor) if drafting.floor > 0 else -inf)
-    return sequence.frontier.take(min(drafting.width, room, most), deepest, least)
+
+    __slots__ = ("_deepest", "_frontier", "_least", "_left", "_root")
+
+    def __init__(self, sequence: Draftable, max_nodes: int, context: int) -> None:
+        tree, drafting = sequence.tree, sequence.drafting
+        root, floor, width = tree.root, drafting.floor, drafting.width
+        room = (max_nodes - tree.size) // (drafting.branching or 1)
+        self._frontier = sequence.frontier
+        self._deepest = min(root.position + drafting.max_depth, context - 1)
+        self._least = root.score + (log(floor) if floor > 0 else -inf)
+        self._left = width if width < room else room
+        # A tree without room begins anew at its root.
+        self._root = root if room < 1 and not root.expanded else None
+
+    def take(self, count: int) -> list[Node]:
+        """Take at most so many, which leave the frontier."""
+        if self._root is not None:
+            root, self._root = self._root, None
+            return [root]
+        taken = self._frontier.take(min(count, self._left), self._deepest, self._least)
+        self._left -= len(taken)
+        return taken
+
+    def give_back(self, leaf: Node) -> None:
+        """Return a leaf that no pass has room for."""
+        self._frontier.add(leaf)
 
 
 def worthwhile(probabilities: Sequence[float], costs: CostModel, context: float) -> int:
@@ -110,21 +129,32 @@ def reach_probability(leaf: Node, root: Node) -> float:
     return exp(min(0.0, leaf.score - root.score))
 
 
-def best(offers: Sequence[Sequence[float]], capacity: int) -> list[int]:
-    """Split a pass among sequences: one leaf each in turn, so that none starves, then the most probable of all.
+def fill(offers: Sequence[Offer], roots: Sequence[Node], most: int) -> tuple[list[list[Node]], list[tuple[float, int]]]:
+    """Fill a pass from sequences that have had a leaf each: with the most probable of all.
 
     Args:
-        offers: for each sequence, the probabilities that the target reaches its leaves, falling.
-        capacity: most leaves in the pass.
+        offers: of the sequences.
+        roots: of their trees.
+        most: leaves.
 
     Returns:
-        Leaves granted to each sequence: its first ones.
+        For each sequence its leaves; and (probability, sequence) of all of them, falling.
     """
-    granted = [0] * len(offers)
-    served = [number for number, offer in enumerate(offers) if offer][:capacity]
-    for number in served:
-        granted[number] = 1
-    rest = [(-chance, number) for number, offer in enumerate(offers) for chance in offer[1:]]
-    for _, number in sorted(rest)[: max(0, capacity - len(served))]:
-        granted[number] += 1
-    return granted
+    taken: list[list[Node]] = [[] for _ in offers]
+    order: list[tuple[float, int]] = []
+    heap: list[tuple[float, int, Node]] = []
+
+    def refill(number: int) -> None:
+        for leaf in offers[number].take(1):
+            heappush(heap, (-reach_probability(leaf, roots[number]), number, leaf))
+
+    for number in range(len(offers)):
+        refill(number)
+    while heap and len(order) < most:
+        chance, number, leaf = heappop(heap)
+        taken[number].append(leaf)
+        order.append((-chance, number))
+        refill(number)
+    for _, number, leaf in heap:
+        offers[number].give_back(leaf)
+    return taken, order

@@ -12,7 +12,7 @@ from wanspec.core.costs import UNMEASURED, CostModel, CostTable
 from wanspec.core.estimators import TAIL_ENTROPY_NATS, Estimators, Window, entropy_from_log_prob
 from wanspec.core.messages import Drafting
 from wanspec.core.prefix import PrefixHashes, extend_hash
-from wanspec.core.scheduler import Frontier, best, candidates, reach_probability, worthwhile
+from wanspec.core.scheduler import Frontier, Offer, fill, reach_probability, worthwhile
 from wanspec.core.tree import Origin, TokenTree
 
 tokens = st.lists(st.integers(0, 200_000), max_size=30)
@@ -96,22 +96,6 @@ def test_entropy_estimate_at_its_ends():
     assert entropy_from_log_prob(math.log(0.93)) < 0.5 < entropy_from_log_prob(math.log(0.92))
 
 
-offers = st.lists(st.lists(st.floats(0, 1), max_size=9).map(lambda x: sorted(x, reverse=True)), max_size=9)
-
-
-@given(offers, st.integers(0, 40))
-def test_a_pass_is_full_starves_nobody_and_takes_the_most_probable(offered, capacity):
-    granted = best(offered, capacity)
-    assert sum(granted) == min(capacity, sum(map(len, offered)))
-    assert all(0 <= g <= len(o) for g, o in zip(granted, offered, strict=True))
-    hungry = [g for g, o in zip(granted, offered, strict=True) if o]
-    assert sum(g > 0 for g in hungry) == min(capacity, len(hungry))
-    extra = [chance for g, o in zip(granted, offered, strict=True) for chance in o[1:g]]
-    left = [chance for g, o in zip(granted, offered, strict=True) for chance in o[max(1, g) :]]
-    if extra and left:
-        assert min(extra) >= max(left)
-
-
 class Job:
     def __init__(self, **drafting):
         self.tree = TokenTree([1, 2, 3])
@@ -125,10 +109,34 @@ class Job:
 
     def take(self, max_nodes=100, context=100):
         """The candidates, which stay where they are."""
-        taken = candidates(self, 99, max_nodes, context)
+        taken = Offer(self, max_nodes, context).take(99)
         for leaf in taken:
             self.frontier.add(leaf)
         return taken
+
+
+chances = st.lists(st.floats(0.01, 0.99), max_size=9)
+
+
+@given(st.lists(chances, max_size=6), st.integers(0, 30))
+def test_a_pass_is_filled_with_the_most_probable_leaves_of_all(offered, most):
+    jobs = []
+    for values in offered:
+        job = Job(width=99)
+        job.tree.root.expanded = True
+        for token, chance in enumerate(values):
+            job.grow(job.tree.root, token, math.log(chance))
+        jobs.append(job)
+    roots = [job.tree.root for job in jobs]
+    taken, order = fill([Offer(job, 999, 999) for job in jobs], roots, most)
+    assert len(order) == sum(map(len, taken)) == min(most, sum(map(len, offered)))
+    assert [chance for chance, _ in order] == sorted((chance for chance, _ in order), reverse=True)
+    left = [[leaf.score for leaf in job.take(999, 999)] for job in jobs]
+    for leaves, rest, values in zip(taken, left, offered, strict=True):
+        scores = [leaf.score for leaf in leaves]
+        assert sorted(scores + rest) == pytest.approx(sorted(map(math.log, values))), "none is lost"
+    if order and any(left):
+        assert math.log(order[-1][0]) >= max(max(rest) for rest in left if rest) - 1e-9
 
 
 def test_candidates_are_the_most_probable_leaves():
