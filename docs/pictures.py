@@ -28,11 +28,15 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from wanspec.triton.client import WanspecClient
+
 IMAGES = Path(__file__).parent / "images"
 WIDTH = 100
 WANSPEC = (sys.executable, "-c", "from wanspec.cli import main; main()")
 PACED = ("--pair", "smollm2", "--pace-ms", "100,30,30")
 TIMEOUT_S = 240.0
+LIVE = re.compile(r"(?:\x1b\[1A|\x1b\[2K)+")
+"""Before each frame of a live view but the first; the last one is drawn."""
 NO_STYLE = re.compile(r"\x1b\[\?[\d;]*[a-zA-Z]|\r")
 """Of a terminal's line editing: nothing to draw."""
 PATHS = {f"{Path(sys.prefix).parent}/": "", str(Path.home()): "~"}
@@ -57,6 +61,8 @@ def main() -> None:
         subprocess.run([*WANSPEC, "generate", "Hello.", "--url", url], check=True, stdout=subprocess.DEVNULL)  # warm
         draw("generate", ["generate", "Name three rivers.", "--explain", "--max-tokens", "24", "--url", url])
         typed = [Typed("Name a river in Africa.\n"), Typed("/policy local k=2\n"), Typed("And one in Asia?\n")]
+        with asking(url):
+            draw("tail", ["tail", "--count", "12", "--url", url])
         draw("chat", ["chat", "--max-tokens", "40", "--url", url], [*typed, Typed("/exit\n")])
 
 
@@ -102,10 +108,26 @@ def run(arguments: Sequence[str], typed: Sequence[Typed] = ()) -> str:
     if process.returncode != 0:
         assert process.stderr is not None
         raise RuntimeError(f"{arguments}: exit code {process.returncode}: {process.stderr.read()}")
-    text = NO_STYLE.sub("", data.decode())
+    text = LIVE.split(NO_STYLE.sub("", data.decode()))[-1]
     for path, short in PATHS.items():
         text = text.replace(path, short)
     return text
+
+
+@contextlib.contextmanager
+def asking(url: str) -> Iterator[None]:
+    """Three requests that last for a while."""
+    client = WanspecClient(url)
+    running = [
+        client.ask("Tell me a long story.", chat=True, max_tokens=400, min_tokens=390, policy=policy)
+        for policy in ("adaptive", "wanspec", "local")
+    ]
+    try:
+        time.sleep(4.0)
+        yield
+    finally:
+        for each in running:
+            each.cancel()
 
 
 @contextlib.contextmanager

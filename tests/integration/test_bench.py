@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.reports import reported
 from wanspec.cli.group import cli
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment
@@ -66,10 +67,16 @@ def test_a_bench_measures_what_it_says(
     assert by_name[20.0, "local"]["acceptance_by_position"].keys() == {"local"}
 
 
-def test_a_running_endpoint_is_taken_as_it_is(small: Deployment, client: WanspecClient) -> None:
-    rows = bench("--url", small.controller.grpc_endpoint, "--policy", "adaptive", "--prompts", "1", "--k", "1")
+def test_a_running_endpoint_is_taken_as_it_is(small: Deployment, client: WanspecClient, tmp_path: Path) -> None:
+    arguments = ("--url", small.controller.grpc_endpoint, "--policy", "adaptive", "--prompts", "1", "--k", "1")
+    rows = bench(*arguments, "--report", str(tmp_path / "report.html"))
     assert [row["policy"] for row in rows] == ["local", "adaptive", "target_native"]
     assert all(row["exact"] for row in rows)
     assert rows[0]["models"] == "small-target and small-draft"
     assert rows[0]["wan_bytes_up_a_token"] is None
     assert rows[0]["cpu_ms_a_token"] == {}
+    requests = reported(tmp_path / "report.html")
+    assert [(each["policy"], each["name"], len(each["tokens"])) for each in requests] == [
+        ("local", "local, prompt 0", 16),
+        ("adaptive", "adaptive, prompt 0", 16),
+    ]

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import wait_for_worker
+from tests.integration.reports import reported
 from wanspec.bench.reference import next_logits
 from wanspec.bench.session import Session
 from wanspec.cli.regions import Pace, engines
@@ -218,6 +219,11 @@ def test_demo_tells_what_the_split_saved_and_leaves_nothing(tmp_path: Path) -> N
     assert "draft passes in the scarce region" in result["verdict"]
     assert "paced" in result["conditions"]
     assert "controller: ready" in done.stderr
+    requests = reported(Path(result["options"]["report"]))
+    assert [each["policy"] for each in requests[:4]] == ["adaptive", "wanspec", "local", "target_only"]
+    assert [(each["ms"], len(each["pieces"])) for each in requests] == [
+        (round(each["summary"]["latency_ms"], 2), each["summary"]["output_tokens"]) for each in result["runs"]
+    ]
     assert traces.look() == 2
     traces.assert_gone()
     assert list((tmp_path / "state").rglob("*.log")) == []
@@ -243,12 +249,35 @@ def test_generate_streams_text_to_a_pipe(up: Up, tmp_path: Path) -> None:
     assert "12 tokens" in done.stderr
 
 
+def test_tail_watches_it_until_ctrl_c(up: Up, tmp_path: Path) -> None:
+    address = ("--url", up.endpoints["grpc"], "--interval", "0.2")
+    with started(tmp_path, "tail", *address, "--json") as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        WanspecClient(up.endpoints["grpc"]).ask(PROMPT, max_tokens=12, policy="wanspec").result()
+        readings = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(ENDED_S) == 0
+    assert first["state"]["policy"] == "wanspec"
+    assert max(each["last"]["tokens"] for each in readings) == 12
+    assert readings[-1]["state"]["link_details"][0]["rtt_ms"] >= 10.0
+    once = run("tail", *address, "--once", folder=tmp_path)
+    assert once.returncode == 0, once.stderr
+    assert "speculation remote, links up" in once.stdout
+
+
 def test_generate_explains_itself(up: Up, tmp_path: Path) -> None:
     arguments = ("generate", PROMPT, "--url", up.endpoints["grpc"], "--max-tokens", "24", "--explain")
-    shown = run(*arguments, folder=tmp_path)
+    shown = run(*arguments, "--report", str(tmp_path / "report.html"), folder=tmp_path)
     assert shown.returncode == 0, shown.stderr
+    assert f"report: {tmp_path / 'report.html'}" in shown.stderr
+    (request,) = reported(tmp_path / "report.html")
+    assert len(request["tokens"]) == 24
+    assert "".join(request["pieces"]) in shown.stdout
     assert "the same tokens as served" in " ".join(shown.stdout.split())
-    result = json.loads(run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path).stdout)
+    done = run(*arguments, "--json", "--policy", "remote_sync", "--set", "k=3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert result["replay_matches"] is True
     assert len(result["tokens"]) == len(result["origins"]) == 24
     assert len(result["rounds"]) == result["summary"]["rounds"]

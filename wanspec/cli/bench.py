@@ -22,8 +22,8 @@ from wanspec.cli.regions import (
     machine_options,
 )
 from wanspec.cli.render import make_console
+from wanspec.cli.report import check_parent
 from wanspec.cli.simulation_options import numbers
-from wanspec.errors import ConfigError
 from wanspec.models import PAIRS
 from wanspec.simulation.plots import require_matplotlib
 from wanspec.simulation.timings import TIMINGS
@@ -88,6 +88,11 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of all models; default: float64 for small, else float32.")
 @machine_options
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with tables and figures.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page of where the time of some answers went; they are asked again for it.",
+)
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write what was measured, as JSON lines.")
 @click.option(
     "--load", "loaded", multiple=True, type=click.Path(path_type=Path), help="Report on saved files; repeatable."
@@ -117,12 +122,13 @@ def bench(context: click.Context, /, **options: Any) -> None:
     """
     if options["html"] is not None:
         require_matplotlib()
-    for name in ("html", "save"):
-        if options[name] is not None and not options[name].absolute().parent.is_dir():
-            raise ConfigError(name, f"the folder {options[name].absolute().parent} does not exist; make it first")
+    for name in ("html", "save", "report"):
+        check_parent(name, options[name])
     if options["capacity"]:
         _choose_for_capacity(context, options)
     if options["loaded"]:
+        if options["report"] is not None:
+            raise click.UsageError("--report is of answers that are asked now; --load asks nothing")
         results = load(options["loaded"])
     elif options["url"] is not None:
         _refuse_beside_url(context)

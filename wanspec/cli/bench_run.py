@@ -17,9 +17,10 @@ from wanspec.bench.runner import Plan, Runner
 from wanspec.bench.session import STRICT_DTYPE, Session
 from wanspec.cli.endpoint import endpoint_parameters
 from wanspec.cli.machine import describe_machine
-from wanspec.cli.progress import running
+from wanspec.cli.progress import running, waiting
 from wanspec.cli.regions import MOST_RTT_MS, Pace, choose_models, engines, link_shape, model_names
-from wanspec.cli.render import make_console
+from wanspec.cli.render import find_tokenizer, make_console
+from wanspec.cli.report import write_answers
 from wanspec.cli.simulation_options import contenders, progress
 from wanspec.core.policies import make_policy
 from wanspec.errors import ConfigError, InvalidRequestError, ServerError
@@ -31,6 +32,8 @@ from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment, DeploymentSettings
 from wanspec.triton.regions import DEFAULT_LEAVES, RegionSettings, with_stored_costs
 
+REPORTED = 8
+"""Prompts in the HTML report."""
 CAPACITY_ANSWERS = 2
 """Of each policy, at least, for each number of sequences at once."""
 
@@ -78,7 +81,7 @@ def bench_own(options: dict[str, Any]) -> Results:
         def set_rtt(rtt_ms: float) -> None:
             deployment.relay.set(delay_ms=rtt_ms / 2)
 
-        results = _run(session, plan, Meter(deployment), set_rtt, conditions)
+        results = _run(session, plan, Meter(deployment), set_rtt, conditions, options["report"])
         for server in (deployment.controller, deployment.worker):
             if not server.running:
                 raise ServerError(f"server {server.name}: it ended while it was measured; see its log: {server.log}")
@@ -117,11 +120,16 @@ def bench_running(options: dict[str, Any]) -> Results:
         ("The endpoint was running already; the machine is that of the client.",),
     )
     plan = replace(plan, rtts_ms=(round(rtt / scale, 1),), time_scale=scale)
-    return _run(session, plan, Meter(None), None, conditions)
+    return _run(session, plan, Meter(None), None, conditions, options["report"])
 
 
 def _run(
-    session: Session, plan: Plan, meter: Meter, set_rtt: Callable[[float], None] | None, conditions: Conditions
+    session: Session,
+    plan: Plan,
+    meter: Meter,
+    set_rtt: Callable[[float], None] | None,
+    conditions: Conditions,
+    report: Path | None,
 ) -> Results:
     console = make_console(stderr=True)
 
@@ -137,7 +145,29 @@ def _run(
     with progress(plan.requests, "measuring", "answers") as tell:
         runner = Runner(session, plan, meter, set_rtt, tell=tell, say=say)
         runner.run()
+    if report is not None:
+        with waiting("asking again, for the report"):
+            _report(report, session, plan)
     return Results(replace(conditions, notes=(*notes, *runner.notes)), tuple(runner.samples), tuple(runner.usages))
+
+
+def _report(path: Path, session: Session, plan: Plan) -> None:
+    """Write where the time of some answers went: asked again, so that keeping logs has no part in what was measured."""
+    answers = [
+        (f"{contender.name}, prompt {number}", _logged(session, plan, contender, prompt.text(session.chat)))
+        for number, prompt in enumerate(plan.prompts[:REPORTED])
+        for contender in plan.contenders
+        if contender.policy != NATIVE
+    ]
+    notes = [f"One answer at a time, asked again after the measurement, at RTT {plan.rtts_ms[-1]:g} ms."]
+    if plan.time_scale != 1.0:
+        notes.append(f"All times are {plan.time_scale:g} times as long as in the benchmark's tables.")
+    write_answers(path, answers, find_tokenizer(session.parameters), title="WANSpec bench", notes=notes)
+
+
+def _logged(session: Session, plan: Plan, contender: Contender, prompt: str) -> list[str]:
+    pending = session.ask(prompt, contender.policy, contender.parameters, plan.tokens, event_log=True)
+    return pending.result().event_log
 
 
 def _plan(options: dict[str, Any], time_scale: float) -> Plan:

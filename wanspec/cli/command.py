@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -53,11 +53,21 @@ class JsonErrors(click.Command):
         super().format_epilog(ctx, formatter)
         write_exit_codes(formatter, self.exit_codes)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; what is wrong with the command line is JSON too where that is asked for."""
+        as_json = asks_for_json(self, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            fail_usage(error, as_json)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         quiet_libraries()
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            fail_usage(error, bool(ctx.params.get("as_json")))
         except WanspecError as error:
             self._fail(ctx, as_typed(str(error), self), error)
         except BrokenPipeError:
@@ -74,6 +84,20 @@ class JsonErrors(click.Command):
             raise (_Busy if busy else click.ClickException)(message) from error
         click.echo(json.dumps({"error": message} | ({"code": BusyError.CODE} if busy else {})))
         sys.exit(ExitCode.BUSY if busy else ExitCode.FAILED)
+
+
+def asks_for_json(command: click.Command, args: Sequence[str]) -> bool:
+    """Whether a command line that may be wrong has ``--json``."""
+    options = args[: args.index("--")] if "--" in args else args
+    return "--json" in options and any("--json" in param.opts for param in command.params)
+
+
+def fail_usage(error: click.UsageError, as_json: bool) -> NoReturn:
+    """End for a wrong command line: by the exception, or with JSON on standard output."""
+    if not as_json:
+        raise error
+    click.echo(json.dumps({"error": error.format_message()}))
+    sys.exit(ExitCode.USAGE)
 
 
 def write_exit_codes(formatter: click.HelpFormatter, codes: Mapping[ExitCode, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from wanspec.cli.command import JsonErrors
+from wanspec.cli.command import JsonErrors, asks_for_json
 from wanspec.cli.exit_codes import ExitCode
 from wanspec.errors import WanspecError
 
@@ -46,7 +46,7 @@ class ConfiguredCommand(JsonErrors):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; a configuration that is wrong is an error like one of the command itself."""
-        as_json = "--json" in args
+        as_json = asks_for_json(self, args)
         try:
             rest = super().parse_args(ctx, args)
         except WanspecError as error:

@@ -20,9 +20,13 @@ from wanspec.cli.render import make_console
 from wanspec.cli.tables import table
 from wanspec.conformance import Options, Report, Subject, connect, run, select
 from wanspec.conformance.run import FAIL, PASS, SKIP, Outcome, describe
-from wanspec.errors import ConfigError
+from wanspec.errors import ConfigError, ServerError
 from wanspec.network.tls import Tls
 
+CURES = {
+    "grpc": "Does a Triton listen there? --url wants its gRPC, port 8001 by default; --model names the model to check.",
+    "http": "Does a Triton listen there? --http-url wants its HTTP, port 8000 by default; --model names the model.",
+}
 STYLES = {PASS: "green", SKIP: "dim", FAIL: "bold red"}
 
 
@@ -108,7 +112,10 @@ def conformance(
 
 def _check(protocol: str, url: str, model: str, options: Options, pattern: str, tls: Tls | None) -> Report:
     started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
-    server = connect(protocol, url, model, tls=tls)
+    try:
+        server = connect(protocol, url, model, tls=tls)
+    except ServerError as error:
+        raise ServerError(f"{error}. {CURES[protocol]}") from error
     subject, rules = Subject(server, options), select(pattern)
     done = 0
     with Display() as display:

@@ -69,7 +69,7 @@ def control(
     try:
         state = client.control({name: value for name, value in wanted.items() if value is not None}, token)
     except InvalidRequestError as error:
-        raise _as_option(error) from error
+        raise as_option(error) from error
     if as_json:
         click.echo(json.dumps(state, indent=2))
         return
@@ -124,7 +124,7 @@ def _share(part: int, whole: int) -> str:
     return f" ({part / whole:.0%})" if whole else ""
 
 
-def _as_option(error: InvalidRequestError) -> ConfigError:
-    """The error under the option's name."""
+def as_option(error: InvalidRequestError) -> ConfigError:
+    """What is wrong with a control request, under the option's name."""
     field = error.field.removeprefix("control.")
     return ConfigError("auth_token_file" if field == "token" else field, str(error).partition(": ")[2])

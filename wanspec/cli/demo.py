@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,8 +32,9 @@ from wanspec.cli.machine import describe_machine
 from wanspec.cli.progress import Display, running, waiting
 from wanspec.cli.regions import Pace, PaceType, choose_models, engines
 from wanspec.cli.render import find_tokenizer, legend_for, make_console, painter_for
+from wanspec.cli.report import check_parent, write_answers
 from wanspec.exactness import Exactness
-from wanspec.models import PAIRS
+from wanspec.models import PAIRS, cache_dir
 from wanspec.network.shape import LinkShape
 from wanspec.prompts import DEMO
 from wanspec.triton.client import Answer, Pending
@@ -51,6 +53,7 @@ class Options:
     rtt_ms: float
     max_tokens: int
     pace: Pace
+    report: Path
 
 
 @click.command(
@@ -69,18 +72,30 @@ class Options:
     show_default=True,
     help="Least duration of a step: target,draft,worker. 0,0,0: as fast as this machine can.",
 )
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the HTML report of all answers.  [default: in the cache of WANSpec]",
+)
 @click.option("--keep-logs", is_flag=True, help="Keep the servers' logs; failures keep them anyway.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @JSON_OPTION
 def demo(
-    pair: str, rtt_ms: float, max_tokens: int, pace_ms: Pace, keep_logs: bool, no_color: bool, as_json: bool
+    pair: str,
+    rtt_ms: float,
+    max_tokens: int,
+    pace_ms: Pace,
+    report: Path | None,
+    keep_logs: bool,
+    no_color: bool,
+    as_json: bool,
 ) -> None:
     """See a language model's answer come from two regions, and what that saved.
 
     Two Triton servers start on this machine, with an emulated WAN between them: the target and a small draft model in
     one, the same draft model in the other. Two prompts are answered by each of four policies: `adaptive` (drafts cross
     the WAN), `wanspec` (they do by the paper's rule), `local` (speculative decoding in one region) and `target_only`
-    (the reference for the output).
+    (the reference for the output). It ends by writing an HTML report of where the time of each answer went.
 
     The regions share this machine, so by default each step is paced to a duration of large models' steps; otherwise the
     two would take the processor from each other.
@@ -92,7 +107,8 @@ def demo(
       wanspec demo --pace-ms 0,0,0          unpaced
       wanspec demo --pair small --json      no download, for programs
     """
-    options = Options(pair, rtt_ms, max_tokens, pace_ms)
+    check_parent("report", report)
+    options = Options(pair, rtt_ms, max_tokens, pace_ms, report or cache_dir() / "reports" / "demo.html")
     # With --json, everything for people goes to standard error.
     console = make_console(color=not no_color, stderr=as_json)
     target, draft = choose_models(pair)
@@ -118,6 +134,7 @@ class Result:
     runs: tuple[Run, ...]
     rows: tuple[Figures, ...]
     exactness: Exactness
+    report: str
 
     @property
     def verdict(self) -> str:
@@ -147,13 +164,14 @@ class Result:
         console.print(self.verdict)
         console.print(exactness_sentence(self.exactness), style="bold" if self.exactness.holds else "bold red")
         console.print(self.conditions, style="dim")
+        console.print(self.report, style="bold", markup=False, soft_wrap=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
             "date": time.strftime("%Y-%m-%d"),
             "machine": describe_machine(),
-            "options": asdict(self.options),
+            "options": asdict(self.options) | {"report": str(self.options.report)},
             "policies": {row.policy: figures_as_json(row) for row in self.rows},
             "exactness": asdict(self.exactness)
             | {"identical": self.exactness.identical, "holds": self.exactness.holds},
@@ -196,10 +214,22 @@ class _Demo:
         runs = [Run(policy, number, answer.summary) for (policy, number), answer in answers.items()]
         exact = {policy: self._check(policy, answers) for policy in POLICIES if policy != TARGET_ONLY}
         rows = [figures(policy, runs, exact.get(policy)) for policy in POLICIES]
-        return Result(self._options, tuple(runs), tuple(rows), reduce(add, exact.values()))
+        told = self._report(answers)
+        return Result(self._options, tuple(runs), tuple(rows), reduce(add, exact.values()), told)
+
+    def _report(self, answers: dict[tuple[str, int], Answer]) -> str:
+        """Write the report; say where it is, or why there is none: the demo has done its work either way."""
+        path = self._options.report
+        logs = [(f"{policy}, prompt {number + 1}", answer.event_log) for (policy, number), answer in answers.items()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_answers(path, logs, find_tokenizer(self._session.parameters), title="WANSpec demo")
+        except OSError as error:
+            return f"No report: {error}"
+        return f"Where the time of every answer went: {path.absolute()} (open it in a browser)"
 
     def _ask(self, prompt: str, policy: str) -> Pending:
-        return self._session.ask(prompt, policy, max_tokens=self._options.max_tokens)
+        return self._session.ask(prompt, policy, max_tokens=self._options.max_tokens, event_log=True)
 
     def _check(self, policy: str, answers: dict[tuple[str, int], Answer]) -> Exactness:
         return reduce(

@@ -67,8 +67,8 @@ def verdict(explained: Explained) -> str:
 
 
 def rounds_as_json(explained: Explained) -> list[dict[str, Any]]:
-    """Return the rounds as plain values; origins by name."""
-    return [asdict(each) | {"origins": [origin.label for origin in each.origins]} for each in explained.rounds]
+    """Return the rounds as plain values; origins and kinds of steps by name."""
+    return [asdict(each) | _named(each) for each in explained.rounds]
 
 
 def rounds_view(explained: Explained, show: Callable[[int], str]) -> Group:
@@ -95,6 +95,11 @@ def rounds_view(explained: Explained, show: Callable[[int], str]) -> Group:
     key.append("remote draft", STYLES[Origin.REMOTE]).append(", ").append("local draft", STYLES[Origin.LOCAL])
     key.append("; wait: ms for the worker; engine: ms of the target")
     return Group(view, key, Text(verdict(explained)))
+
+
+def _named(each: Round) -> dict[str, Any]:
+    steps = [step._asdict() | {"kind": step.kind.value, "scores": dict(step.scores)} for step in each.steps]
+    return {"origins": [origin.label for origin in each.origins], "steps": steps}
 
 
 def _drafts(each: Round, show: Callable[[int], str]) -> Text:

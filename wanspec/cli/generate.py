@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +15,8 @@ from wanspec.cli.command import JSON_OPTION
 from wanspec.cli.configured import ConfiguredCommand, config_option
 from wanspec.cli.endpoint import endpoint_parameters
 from wanspec.cli.explain import explain, rounds_as_json, rounds_view
-from wanspec.cli.render import legend_for, make_console, painter_for, summary_line
+from wanspec.cli.render import find_tokenizer, legend_for, make_console, painter_for, summary_line
+from wanspec.cli.report import check_parent, write_answers
 from wanspec.cli.request_options import inputs_of, request_options
 from wanspec.network.tls import Tls
 from wanspec.telemetry.context import TraceContext
@@ -42,6 +45,9 @@ class TraceparentType(click.ParamType[TraceContext]):
 @click.option("--explain", "explained", is_flag=True, help="Replay the answer's event log and show every round.")
 @click.option("--trace", "traced", is_flag=True, help="Have it traced, and show the trace's id.")
 @click.option("--traceparent", type=TraceparentType(), help="The same, as part of this span (W3C Trace Context).")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write where the time went, as an HTML file."
+)
 @JSON_OPTION
 def generate(
     prompt: str | None,
@@ -52,6 +58,7 @@ def generate(
     explained: bool,
     traced: bool,
     traceparent: TraceContext | None,
+    report: Path | None,
     no_color: bool,
     as_json: bool,
     **options: Any,
@@ -66,10 +73,12 @@ def generate(
       wanspec generate "Why is the sky blue?"
       wanspec generate "Why is the sky blue?" --policy local --set k=3
       wanspec generate "Name three rivers." --explain
+      wanspec generate "Name three rivers." --report rivers.html
       wanspec generate "Tell me a story." --temperature 0.8 --top-p 0.95 --seed 7
       wanspec generate "Hello" --trace                      where every millisecond went: docs/traces.md
       cat question.txt | wanspec generate - --json
     """
+    check_parent("report", report)
     text = _prompt(prompt, from_stdin)
     inputs = inputs_of(options)
     client = WanspecClient(url, tls=tls)
@@ -77,9 +86,12 @@ def generate(
     templated = parameters.get("chat_template") == "yes" if chat is None else chat
     context = traceparent or (TraceContext.new() if traced else None)
     part_of = str(context) if context else ""
-    pending = client.ask(text, chat=templated, event_log=explained, traceparent=part_of, **inputs)
+    logged = explained or report is not None
+    pending = client.ask(text, chat=templated, event_log=logged, traceparent=part_of, **inputs)
     if as_json:
-        values = _as_json(whole(pending), explained) | ({"traceparent": part_of} if part_of else {})
+        answer = whole(pending)
+        _report(report, answer, parameters)
+        values = _as_json(answer, explained) | ({"traceparent": part_of} if part_of else {})
         click.echo(json.dumps(values, ensure_ascii=False, indent=2))
         return
     console = make_console(color=not no_color)
@@ -93,6 +105,14 @@ def generate(
         notes.print(f"trace {context.trace}", style="dim")
     if explained:
         console.print(rounds_view(explain(answer), painter.token))
+    if report is not None:
+        _report(report, answer, parameters)
+        notes.print(f"report: {report.absolute()}", style="dim", markup=False, soft_wrap=True)
+
+
+def _report(path: Path | None, answer: Answer, parameters: Mapping[str, str]) -> None:
+    if path is not None:
+        write_answers(path, [("generate", answer.event_log)], find_tokenizer(parameters), title="One answer")
 
 
 def _prompt(prompt: str | None, from_stdin: bool) -> str:

@@ -21,10 +21,12 @@ from wanspec.cli import (
     models,
     record,
     relay,
+    report,
     repository,
     reproduce,
     serve_openai,
     simulate,
+    tail,
     up,
 )
 from wanspec.cli.command import write_exit_codes
@@ -58,9 +60,11 @@ def cli() -> None:
       wanspec up                  two regions until Ctrl-C
       wanspec generate "Why is the sky blue?"
       wanspec chat                a conversation, each token marked by who proposed it
+      wanspec report log.jsonl    where the time went, as one HTML file
       wanspec bench               policies side by side on real servers
       wanspec control             what the endpoint does now; switches that need no restart
       wanspec serve-openai        the same for OpenAI's clients, beside `wanspec up`
+      wanspec tail                watch it: tokens/s, acceptance, round trips, savings
       wanspec config show         every default, in a file or the environment
       wanspec advise --rtt 30     would a worker pay here? By simulation
 
@@ -76,6 +80,7 @@ for command in (
     generate.generate,
     chat.chat,
     control.control,
+    tail.tail,
     demo.demo,
     doctor.doctor,
     models.models,
@@ -85,6 +90,7 @@ for command in (
     reproduce.reproduce,
     advise.advise_command,
     record.record,
+    report.report,
     bench.bench,
     serve_openai.serve_openai,
     config.config,

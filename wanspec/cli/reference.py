@@ -18,8 +18,9 @@ INTRODUCTION = """\
 Made from the commands when this site is built: what `wanspec COMMAND --help` prints is the same.
 
 What a command tells is on standard output: tables and text for people, JSON with `--json`. Progress, notes and errors
-are on standard error. Nothing but the answer itself goes into a pipe. Colours are left out where `NO_COLOR` is set, and
-where the output is no terminal; a table that a terminal is too narrow for becomes a block of lines for each row.
+are on standard error; with `--json` an error, also that of a wrong command line, is `{"error": "..."}` on standard
+output. Nothing but the answer itself goes into a pipe. Colours are left out where `NO_COLOR` is set, and where the
+output is no terminal; a table that a terminal is too narrow for becomes a block of lines for each row.
 
 `wanspec completion bash` (or `zsh`, `fish`) prints the script that completes commands, options and their values:
 

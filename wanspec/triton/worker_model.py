@@ -92,6 +92,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop."""
         self._metrics.close()
+        self._engine_metrics.close()
         self._body.close()
         if isinstance(self._engine, ClosingEngine):
             self._engine.close()

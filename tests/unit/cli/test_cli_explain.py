@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -74,8 +75,11 @@ def test_it_fits_the_terminal(answer, width):
     assert all(len(line) <= width for line in show(answer, width).splitlines())
 
 
-def test_json_names_origins(answer):
-    rounds = rounds_as_json(explain(answer))
+def test_json_names_origins_and_steps(answer):
+    rounds = json.loads(json.dumps(rounds_as_json(explain(answer))))
+    steps = [step for each in rounds for step in each["steps"]]
+    assert {step["kind"] for step in steps} <= {"verify", "draft", "wait"}
+    assert all(step["ended_ms"] >= step["began_ms"] for step in steps)
     assert {name for each in rounds for name in each["origins"]} <= {"remote", "local"}
     assert any(each["origins"] for each in rounds)
 

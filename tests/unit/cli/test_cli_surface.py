@@ -91,6 +91,22 @@ def test_results_are_printed_as_json_too(path: tuple[str, ...]) -> None:
     assert "--json" in {option for each in ALL[path].params for option in each.opts}
 
 
+@pytest.mark.parametrize("path", [path for path in ALL if path not in NO_RESULT], ids=" ".join)
+def test_a_wrong_command_line_is_json_too(path: tuple[str, ...]) -> None:
+    plain = run(*path, "--no-such-option")
+    assert (plain.exit_code, plain.stdout) == (ExitCode.USAGE, "")
+    assert "No such option" in plain.stderr
+    answer = run(*path, "--json", "--no-such-option")
+    assert answer.exit_code == ExitCode.USAGE
+    assert "--no-such-option" in json.loads(answer.stdout)["error"]
+
+
+def test_what_a_command_finds_wrong_itself_is_json_too() -> None:
+    answer = run("generate", "--json")
+    assert answer.exit_code == ExitCode.USAGE
+    assert json.loads(answer.stdout)["error"].startswith("give a PROMPT in quotes")
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("path", [(), *ALL], ids=" ".join)
 def test_help_at_every_width(path: tuple[str, ...], width: int) -> None:

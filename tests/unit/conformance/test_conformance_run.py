@@ -189,3 +189,14 @@ def test_the_command_refuses_what_it_cannot_read(counting, arguments: list[str])
     answer = CliRunner().invoke(cli, ["conformance", *arguments])
     assert answer.exit_code == 1
     assert counting == []
+
+
+def test_a_closed_port_comes_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(protocol, url, model, parameters=None):
+        raise ServerError(f"gRPC at {url}: refused")
+
+    monkeypatch.setattr("wanspec.cli.conformance.connect", connect)
+    answer = CliRunner().invoke(cli, ["conformance", "--url", "127.0.0.1:9"])
+    assert (answer.exit_code, "127.0.0.1:9: refused. Does a Triton listen there? --url" in answer.stderr) == (1, True)
+    answer = CliRunner().invoke(cli, ["conformance", "--protocol", "http", "--json"])
+    assert "--http-url wants its HTTP" in json.loads(answer.stdout)["error"]
