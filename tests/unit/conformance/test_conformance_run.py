@@ -192,7 +192,7 @@ def test_the_command_refuses_what_it_cannot_read(counting, arguments: list[str])
 
 
 def test_a_closed_port_comes_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(protocol, url, model, parameters=None):
+    def connect(protocol, url, model, **options):
         raise ServerError(f"gRPC at {url}: refused")
 
     monkeypatch.setattr("wanspec.cli.conformance.connect", connect)

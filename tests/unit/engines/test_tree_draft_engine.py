@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import numpy as np
@@ -196,7 +195,7 @@ def test_equal_logits_rank_by_id() -> None:
 
 def test_expansion_has_the_stated_dtypes(model: TorchModel) -> None:
     expansion = TreeDraftEngine(model).expand([leaves_of("s", [1, 2], (), (3,))], 3)
-    fields = {field.name: getattr(expansion, field.name) for field in dataclasses.fields(expansion)}
+    fields = expansion._asdict()
     assert fields["margins"] is None
     assert [fields[name].dtype.name for name in ("tokens", "log_probs", "entropies")] == ["int32", "float32", "float32"]
     assert fields["tokens"].shape == (2, 3)

@@ -6,20 +6,17 @@ import json
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from opentelemetry.exporter.otlp.proto.common import trace_encoder as encoder
 from opentelemetry.sdk.resources import Resource
 
 from tests.unit.report.report_doubles import play
+from wanspec.core import workercounters as counters
 from wanspec.core.events import Request
 from wanspec.report.logs import read_event_log
 from wanspec.report.otlp import read_traces
 from wanspec.report.timeline import PARTS, UNKNOWN_TOKEN, Lane
-
-request_spans = pytest.importorskip("wanspec.telemetry.request_spans", reason="tracing is not built in")
-worker_spans = pytest.importorskip("wanspec.telemetry.worker_spans")
-records = pytest.importorskip("wanspec.telemetry.records")
-contexts = pytest.importorskip("wanspec.telemetry.context")
-counters = pytest.importorskip("wanspec.core.workercounters")
-encoder = pytest.importorskip("opentelemetry.exporter.otlp.proto.common.trace_encoder")
+from wanspec.telemetry import context as contexts
+from wanspec.telemetry import records, request_spans, worker_spans
 
 BEFORE_MS, AFTER_MS, OFFSET_NS = 2.0, 1.0, 10**18
 
