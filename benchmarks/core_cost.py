@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from wanspec.core.config import Fingerprint, WorkerConfig
@@ -23,11 +22,16 @@ _PASSES = 600
 _LEAVES, _DEPTH = 16, 12
 
 
-def core_rows() -> Iterator[dict[str, Any]]:
-    """Measure; yield JSON rows."""
-    yield {"row": "core", "part": "frame of drafts", **_codec_us()}
-    for sequences in (1, 4, 16, 64, 256):
-        yield {"row": "core", "part": "worker pass", "sequences": sequences, **_worker_us(sequences)}
+def core_row() -> dict[str, Any]:
+    """Measure; return a JSON row."""
+    frame, passes = _codec_us(), {sequences: _worker_us(sequences) for sequences in (1, 4, 16, 64, 256)}
+    each = ", ".join(f"{own['own_us']:.0f} with {count}" for count, own in passes.items())
+    verdict = (
+        f"The worker's own part of a pass of {_LEAVES} leaves, with one commit, in microseconds by sequences: {each}. "
+        f"A frame of drafts of {frame['bytes']} bytes: {frame['encode_us']:.0f} to encode, {frame['decode_us']:.0f} to "
+        "decode."
+    )
+    return {"row": "core", "frame": frame, "worker_pass": passes, "verdict": verdict}
 
 
 def _codec_us() -> dict[str, float]:

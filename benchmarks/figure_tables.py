@@ -46,6 +46,20 @@ CAPACITY: Columns = (
     ("cores busy", lambda row: f"{row['busy']:.0%}"),
     ("output", lambda row: _output(row)),
 )
+OWN_COST: Columns = (
+    ("at once", lambda row: str(row["at_once"])),
+    ("policy", lambda row: f"`{row['policy']}`"),
+    ("overhead p50 ms", lambda row: f"{row['overhead_ms']['p50']:.2f}"),
+    ("p99 ms", lambda row: f"{row['overhead_ms']['p99']:.1f}"),
+    ("p99 by the floor's", lambda row: f"{row['times_floor']:.1f}"),
+    ("target call p50", lambda row: _median(row, "target_call_ms")),
+    ("local draft call p50", lambda row: _median(row, "local_draft_call_ms")),
+    ("wait p50", lambda row: _median(row, "wait_ms")),
+    ("rounds/s", lambda row: f"{row['rounds_per_s']:.0f}"),
+    ("CPU ms a round, all processes", lambda row: f"{row['cpu_ms_a_round']:.1f}"),
+    ("of that the controller", lambda row: f"{row['cpu_ms_by_process']['controller']:.1f}"),
+    ("output", lambda row: "identical" if row["exact"] else "DIFFERS"),
+)
 LOSS: Columns = (
     ("packets lost", lambda row: f"{row['loss']:.1%} ({row['lost_packets']})"),
     ("connections", lambda row: str(row["streams"])),
@@ -58,6 +72,12 @@ LOSS: Columns = (
     ("local draft passes", lambda row: str(row["local_draft_passes"])),
     ("WAN bytes a token", lambda row: f"{row['wan_bytes_a_token']:.0f}"),
 )
+
+
+def own_rows(printed: Sequence[Any]) -> list[Row]:
+    """Rounds, each with the load of the same policy and number at once."""
+    loads = {(row["policy"], row["at_once"]): row for row in printed if row["row"] == "load"}
+    return [row | loads[row["policy"], row["at_once"]] for row in printed if row["row"] == "round"]
 
 
 def by_loss(printed: Sequence[Any]) -> list[Row]:
@@ -87,6 +107,10 @@ def _with_interval(row: Row, name: str) -> str:
     low, high = row[f"{name}_interval"]
     half = (high - low) / 2
     return f"{row[name]:.2f}" + (f" ±{half:.2f}" if half >= 0.005 else "")
+
+
+def _median(row: Row, name: str) -> str:
+    return f"{row[name]['p50']:.2f}" if name in row else "-"
 
 
 def _share(value: float) -> str:

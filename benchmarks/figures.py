@@ -24,7 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure_tables import BENCH, CAPACITY, DEMO, LOSS, Columns, by_load, by_loss, demo_rows, markdown
+from benchmarks.figure_tables import (
+    BENCH,
+    CAPACITY,
+    DEMO,
+    LOSS,
+    OWN_COST,
+    Columns,
+    by_load,
+    by_loss,
+    demo_rows,
+    markdown,
+    own_rows,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -70,6 +82,7 @@ FIGURES = (
     ),
     Figure("bench-smollm2", ("wanspec bench --pair smollm2 --prompts 8 --tokens 48 --rtt 30 --json",), BENCH),
     Figure("capacity", tuple(map(_capacity, ("1,32", "4,8", "16"))), CAPACITY, by_load),
+    Figure("own-cost", ("python -m benchmarks.own_cost --at-once 1,16",), OWN_COST, own_rows),
     Figure("loss", ("python -m benchmarks.lost_packets --seconds 12",), LOSS, by_loss),
 )
 

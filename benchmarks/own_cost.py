@@ -28,10 +28,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core_cost import core_rows
+from benchmarks.core_cost import core_row
 from benchmarks.null_calls import NullServer, null_relay, relay_ms
 from benchmarks.zero_rounds import generate, overhead_ms, quantiles, warm_up, zero_deployment
 from wanspec.bench.meter import Meter
+from wanspec.cli.machine import describe_machine
 from wanspec.core.rounds import Round, StepKind
 from wanspec.network.shape import LinkShape
 from wanspec.triton.deployment import Deployment
@@ -86,6 +87,10 @@ class Measured:
         return row | {"cpu_ms_a_round": round(sum(cpu.values()), 3), "cpu_ms_by_process": cpu}
 
 
+def _both(values: dict[str, float]) -> str:
+    return f"{values['p50']:.2f} ms (p99 {values['p99']:.2f})"
+
+
 def measure(deployment: Deployment, null: NullServer, at_once: int, requests: int, tokens: int) -> Measured:
     """Run all policies in turn, the floor between them."""
     found, meter = Measured(), Meter(deployment)
@@ -120,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agreement", type=float, default=0.8, help="how often the draft is right")
     parser.add_argument("--core", action="store_true", help="only the state machines")
     given = parser.parse_args(arguments)
-    for row in core_rows():
-        _say(row)
+    _say({"machine": describe_machine()} | core_row())
     return 0 if given.core else _with_servers(given)
 
 

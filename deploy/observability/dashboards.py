@@ -226,15 +226,15 @@ def request() -> dashboard.Dashboard:
     )
     made = made.with_panel(trace("The request", "$trace"))
     for title, name, about, values in (
-        ("Longest rounds", "round", "What each drafted, and where its time went.", _ROUND),
-        ("Longest verifications", "verify", "The target's calls.", ("gpu_ms", "engine_queue_ms")),
-        ("Longest waits", "wait", "For the worker: network and drafting.", ("cause", "network_ms", "worker_ms")),
-        ("Longest local drafts", "draft.local", "In the scarce region.", ("cause", "gpu_ms", "engine_queue_ms")),
-        ("Longest passes of the worker", "worker.pass", "In the idle region.", ("pass.gpu_ms", "pass.leaves")),
+        ("Rounds", "round", "What each drafted, and where its time went.", _ROUND),
+        ("Verifications", "verify", "The target's calls.", ("gpu_ms", "engine_queue_ms")),
+        ("Waits", "wait", "For the worker: network and drafting.", ("cause", "network_ms", "worker_ms")),
+        ("Local drafts", "draft.local", "In the scarce region.", ("cause", "gpu_ms", "engine_queue_ms")),
+        ("Passes of the worker", "worker.pass", "In the idle region.", ("pass.gpu_ms", "pass.leaves")),
         ("Sequences of the worker", "worker.sequence", "Of the requests it drafted for.", ("worker.ended",)),
     ):
         chosen = ", ".join(f"span.wanspec.{value}" for value in values)
-        query = f'{{ name = "wanspec.{name}" && duration > 50ms }} | select({chosen})'
+        query = f'{{ trace:id = "$trace" && name = "wanspec.{name}" }} | select({chosen})'
         made = made.with_panel(spans(title, query, about=about))
     return made
 

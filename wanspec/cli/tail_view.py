@@ -96,7 +96,12 @@ def _links_view(state: State) -> Table:
         style = _STATES.get(link["state"], "yellow")
         sizes = [_bytes(link[name]) for name in ("bytes_up", "bytes_down")]
         view.add_row(
-            str(number), Text(link["state"], style), _ms(link["rtt_ms"]), *sizes, str(link["drops"]), link["refusal"]
+            str(number),
+            Text(link["state"], style),
+            _ms(link["rtt_ms"]),
+            *sizes,
+            str(link["drops"]),
+            Text(link["refusal"]),
         )
     if not state["link_details"]:
         view.add_row("", "no worker")
@@ -108,7 +113,7 @@ def _sequences_view(state: State) -> RenderableType:
     for each in state["sequences"]:
         view.add_row(
             str(each["number"]),
-            each["policy"],
+            Text(each["policy"]),
             Text(_bar(each), STYLES[Origin.REMOTE]),
             f"{each['tokens']}/{each['max_tokens']}",
             str(each["rounds"]),

@@ -65,7 +65,8 @@ class RoundLog:
 
     def called(self, kind: StepKind, began: float, now: float, engine_ms: float, failure: str = "") -> None:
         """An engine call has ended."""
-        self._step(Step(kind, 0.0, 0.0, failure or self._cause, self._scores, engine_ms), began, now)
+        cause, failed = failure or self._cause, bool(failure)
+        self._step(Step(kind, 0.0, 0.0, cause, self._scores, engine_ms, failed=failed), began, now)
 
     def waited(self, began: float, now: float) -> None:
         """A wait has ended."""

@@ -32,6 +32,7 @@ class Step(NamedTuple):
         engine_ms: of an engine call, the engine's own time; the rest of it is Triton's queue and transport.
         network_ms, worker_ms: of a wait that drafts ended, how long they or the commit they follow were under way
             between the regions, and how long the worker had the commit. Half a round trip each way is assumed.
+        failed: of an engine call that failed or was given up: how long the engine worked for it is not known.
     """
 
     kind: StepKind
@@ -42,6 +43,7 @@ class Step(NamedTuple):
     engine_ms: float = 0.0
     network_ms: float = 0.0
     worker_ms: float = 0.0
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class Round:
     @property
     def queued_ms(self) -> float:
         """How long its engine calls took beyond the engines' own time: Triton's queue and transport."""
-        calls = [step for step in self.steps if step.kind is not StepKind.WAIT]
+        calls = [step for step in self.steps if step.kind is not StepKind.WAIT and not step.failed]
         return sum(max(0.0, step.ended_ms - step.began_ms - step.engine_ms) for step in calls)
 
 

@@ -94,18 +94,17 @@ def _text(path: Path) -> str:
 
 def _add(found: Found, text: str, source: str) -> None:
     whole = _json(text)
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")  # not at what else may end a line: it stands in texts
     first = _json(next((line for line in lines if line.strip()), ""))
     if isinstance(whole, dict) and "event_log" in whole:
         found.add_log(whole["event_log"], source)
     elif isinstance(whole, dict) and "resourceSpans" in whole:
         found.add_traces([json.dumps(whole)], source)
-    elif isinstance(first, dict) and "log" in first:
+    elif isinstance(first, dict) and ("log" in first or "resourceSpans" in first):
         if not text.endswith("\n") and _json(lines[-1]) is None:
-            lines.pop()  # its controller was writing it
-        found.add_log(lines, source)
-    elif isinstance(first, dict) and "resourceSpans" in first:
-        found.add_traces(lines, source)
+            lines.pop()  # it was being written
+        add = found.add_log if "log" in first else found.add_traces
+        add(lines, source)
     else:
         raise ConfigError("input", f"is neither {KINDS}")
 

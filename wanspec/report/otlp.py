@@ -210,5 +210,8 @@ def _said(messages: str | None) -> str:
     """The text of messages, as the semantic conventions encode them."""
     if not messages:
         return ""
-    parts = (part for message in json.loads(messages) for part in message.get("parts", ()))
-    return "".join(part.get("content", "") for part in parts)
+    try:
+        parts = [part for message in json.loads(messages) for part in message.get("parts", ())]
+        return "".join(part.get("content", "") for part in parts)
+    except (ValueError, AttributeError, TypeError):  # such as one that a collector has shortened
+        return messages

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from wanspec.core.rounds import Round, StepKind
 from wanspec.core.tree import Origin
+from wanspec.telemetry.request_spans import without_content
 
 PARTS = ("target GPU", "local draft GPU", "network", "worker", "waiting", "queue", "endpoint", "turn", "unaccounted")
 """Where a request's time goes: engines' own time; of the waits that drafts ended, the time between the regions and the
 time with the worker; other waits; of engine calls, what is beyond the engines' own time, which is Triton's queue
 and transport; the endpoint's
-own work before and after, which event logs do not hold; waiting for admission; rest."""
+own work before and after, which event logs do not hold; waiting for admission; rest, such as calls that failed."""
 
 UNKNOWN_TOKEN = -1
 """In the place of tokens that are not known, or not to be shown."""
@@ -96,7 +97,7 @@ class Timeline:
                 sums["network"] += step.network_ms
                 sums["worker"] += step.worker_ms
                 sums["waiting"] += max(0.0, took - step.network_ms - step.worker_ms)
-            else:
+            elif not step.failed:
                 engine = min(step.engine_ms, took)  # a clock other than ours measured it
                 sums["target GPU" if step.kind is StepKind.VERIFY else "local draft GPU"] += engine
                 sums["queue"] += took - engine
@@ -112,11 +113,15 @@ class Timeline:
 
 def without_text(timeline: Timeline) -> Timeline:
     """A copy of what is known without prompt and tokens: how many there were, and who proposed them, stays."""
-    rounds = [
-        replace(each, drafted=_hidden(each.drafted), committed=_hidden(each.committed)) for each in timeline.rounds
-    ]
-    tokens = list(_hidden(timeline.tokens))
-    return replace(timeline, rounds=rounds, tokens=tokens, prompt=(), text="", prompt_text="")
+    rounds = [_round_without_text(each) for each in timeline.rounds]
+    tokens, error = list(_hidden(timeline.tokens)), without_content(timeline.error)
+    return replace(timeline, rounds=rounds, tokens=tokens, prompt=(), text="", prompt_text="", error=error)
+
+
+def _round_without_text(each: Round) -> Round:
+    """Causes of failed calls may name tokens."""
+    steps = tuple(step._replace(cause=without_content(step.cause)) if step.failed else step for step in each.steps)
+    return replace(each, drafted=_hidden(each.drafted), committed=_hidden(each.committed), steps=steps)
 
 
 def _hidden(tokens: Sequence[int]) -> tuple[int, ...]:

@@ -108,7 +108,11 @@ class SpanExport:
         if self._made - self._exporter.done >= self._most:
             self._lost(1)
             return
-        for span in job():
+        spans = list(job())
+        room = max(0, self._most - (self._made - self._exporter.done))
+        if room < len(spans):
+            self._lost(len(spans) - room)
+        for span in spans[:room]:
             self._made += 1
             self._batches.on_end(span)
 

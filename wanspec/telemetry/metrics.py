@@ -65,6 +65,10 @@ class ControllerMetrics:
         """Take a request that was refused before it had a number; from any thread."""
         self.ended(Finished(-1, "refused", {}))
 
+    def failed(self) -> None:
+        """Take a request that failed before it had a number, by a fault of ours; from any thread."""
+        self.ended(Finished(-1, "error", {}))
+
 
 class WorkerMetrics:
     """The metrics of the model ``wanspec_worker``: from :meth:`start` to :meth:`close`."""

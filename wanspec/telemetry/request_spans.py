@@ -30,6 +30,7 @@ _SUMMED = (
     "accepted_local",
     "local_draft_passes",
     "remote_draft_passes",
+    "remote_passes_used",
     "bytes_up",
     "bytes_down",
     "epochs",
@@ -172,7 +173,7 @@ class _RequestSpans:
         values: dict[str, Value] = {"wanspec.cause": cause}
         if step.kind is StepKind.WAIT:
             values |= {"wanspec.network_ms": step.network_ms, "wanspec.worker_ms": step.worker_ms}
-        else:
+        elif not step.failed:
             queued = max(0.0, end - begin - step.engine_ms)
             values |= {"wanspec.gpu_ms": step.engine_ms, "wanspec.engine_queue_ms": queued}
         failed = step.kind is StepKind.VERIFY and step.cause not in ("", "cancelled")

@@ -15,7 +15,7 @@ from wanspec.telemetry.registry import Registry
 
 _WAIT = "wait for "
 _NOTHING = Cost(0.0, 0.0)
-PARTS = ("admission", "target", "draft", "engine_queue", "network", "worker", "waiting")
+PARTS = ("admission", "target", "draft", "engine_queue", "failed_call", "network", "worker", "waiting")
 """Of the time of a request: see ``docs/metrics.md``."""
 _MOST_PENDING = 1024
 _PLAIN = {
@@ -148,6 +148,8 @@ class RequestMetrics:
                 registry.add("wanspec_wait_seconds_total", took / 1e3, cause=step.cause.removeprefix(_WAIT))
                 rest = took - step.network_ms - step.worker_ms
                 parts = {"network": step.network_ms, "worker": step.worker_ms, "waiting": rest}
+            elif step.failed:
+                parts = {"failed_call": took}
             else:
                 engine = min(step.engine_ms, took)
                 name = "target" if step.kind is StepKind.VERIFY else "draft"

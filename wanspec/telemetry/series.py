@@ -7,6 +7,7 @@ from wanspec.core.events import Finished
 from wanspec.core.link import LinkState
 from wanspec.core.messages import LostCode
 from wanspec.core.policies import POLICIES
+from wanspec.core.roundlog import RTT_SPIKE
 from wanspec.core.tree import Origin
 from wanspec.telemetry.baseline import Baseline
 from wanspec.telemetry.catalogue import CONTROLLER, WORKER, Kind
@@ -14,7 +15,7 @@ from wanspec.telemetry.looks import ControllerLook, LinkLook, WorkerLook
 from wanspec.telemetry.registry import Families, Registry
 from wanspec.telemetry.requests import PARTS, RequestMetrics
 
-EVENTS = ("worker opens it", "link down", "desync", "wait timed out", "local draft failed", "target failed")
+EVENTS = ("worker opens it", "link down", "desync", "wait timed out", "local draft failed", "target failed", RTT_SPIKE)
 """Of rounds, but for those of a worker that lost a sequence."""
 _REGIMES = ("local_adaptive", "target_only")
 _DIRECTIONS = ("up", "down")
@@ -92,8 +93,9 @@ class ControllerSeries:
         registry, counters = self._registry, look.counters
         for state in LinkState:
             registry.set("wanspec_link_state", float(state.value == look.state), link=link, state=state.value)
+        # A link that is down has none, and must not go on showing its last.
+        registry.set("wanspec_link_rtt_seconds", (look.rtt_ms or 0.0) / 1e3, link=link)
         if look.rtt_ms is not None:
-            registry.set("wanspec_link_rtt_seconds", look.rtt_ms / 1e3, link=link)
             registry.observe("wanspec_rtt_seconds", look.rtt_ms / 1e3)
         for direction in _DIRECTIONS:
             for what in ("bytes", "frames"):

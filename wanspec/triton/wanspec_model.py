@@ -121,10 +121,11 @@ class TritonPythonModel:
         """Hand requests to the controller; never blocks. Answers come through their response senders."""
         for request in requests:
             sender = request.get_response_sender()
-            given = _parameters(request)
-            context, recorded = trace_context(request, given)
-            trace = self._tracer.begin(context, recorded=recorded)
+            trace = None
             try:
+                given = _parameters(request)
+                context, recorded = trace_context(request, given)
+                trace = self._tracer.begin(context, recorded=recorded)
                 refuse_options(given)
                 tensors = _tensors(request)
                 if CONTROL in tensors:
@@ -138,12 +139,15 @@ class TritonPythonModel:
             except WanspecError as error:
                 self._metrics.refused()
                 _refuse(sender, str(error))
-                trace.ended(Finished(0, "refused", {}, str(error)))
+                if trace is not None:
+                    trace.ended(Finished(0, "refused", {}, str(error)))
             except Exception as error:  # a fault of ours must not reach the other requests of this call
                 logger.exception("a request failed before it began")
                 message = f"{type(error).__name__}: {error}"
+                self._metrics.failed()
                 _refuse(sender, message, "INTERNAL")
-                trace.ended(Finished(0, "error", {}, message))
+                if trace is not None:
+                    trace.ended(Finished(0, "error", {}, message))
 
     def _take_control(self, tensors: dict[str, NDArray[Any]], sender: Any) -> None:
         controller = self._body.controller
@@ -179,8 +183,10 @@ class _Answer:
             self._sender.send(_response(piece))
 
     def finished(self, finished: Finished) -> None:
-        self._answer(finished)
-        self._trace.ended(finished)
+        try:
+            self._answer(finished)
+        finally:
+            self._trace.ended(finished)
 
     def _answer(self, finished: Finished) -> None:
         if finished.reason == "cancelled":

@@ -90,6 +90,8 @@ class WorkerBody(Body[WorkerEvent, WorkerAction]):
         self._calls.put(None)
         self._timer.end(timeout_s)
         self._poll_thread.join(timeout_s)
+        for number in list(self._links):  # what was done for their sequences is told
+            self.take(Disconnected(number, "the worker stops"))
         with self._lock:
             for downlink in self._links.values():
                 self._frames.put(downlink, None)
