@@ -12,7 +12,7 @@ from typing import Any
 
 from wanspec.errors import ConfigError, ProtocolError
 from wanspec.report.logs import read_event_log
-from wanspec.report.otlp import read_traces
+from wanspec.report.otlp import read_trace_files
 from wanspec.report.timeline import Timeline
 
 _GZIP = b"\x1f\x8b"
@@ -34,6 +34,7 @@ class Found:
     timelines: list[Timeline] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tokenizers: set[bytes] = field(default_factory=set)
+    _traces: dict[str, list[str]] = field(default_factory=dict)
 
     def add_log(self, lines: Iterable[str], source: str) -> None:
         """Add an event log; one file can hold several, as each start of a controller begins one.
@@ -53,16 +54,21 @@ class Found:
             self.notes.append(f"{source}: {running:,} requests had not ended when the log did, and are left out.")
 
     def add_traces(self, lines: Iterable[str], source: str) -> None:
-        """Add a trace export.
-
-        Raises:
-            ProtocolError: it cannot be read.
-        """
-        self.timelines += read_traces(lines, source)
+        """Add a trace export, which :meth:`read` reads with the others: a trace's spans may lie in several."""
+        self._traces.setdefault(source, []).extend(lines)
         self.notes.append(
             f"{source}: traces hold no messages. The ways across the WAN are drawn from the ends of rounds and passes; "
             "passes stand where the worker's own clock has them."
         )
+
+    def read(self) -> None:
+        """Read the trace exports.
+
+        Raises:
+            ProtocolError: one cannot be read; the message names it and the line.
+        """
+        self.timelines += read_trace_files(self._traces)
+        self._traces.clear()
 
 
 def read_inputs(paths: Iterable[Path]) -> Found:
@@ -73,14 +79,19 @@ def read_inputs(paths: Iterable[Path]) -> Found:
         ConfigError: a file is of no known kind, or damaged.
         ProtocolError: a file cannot be replayed; the message names file and line.
     """
-    found = Found()
-    for path in paths:
+    found, named = Found(), list(paths)
+    for path in named:
         try:
             _add(found, _text(path), path.name)
         except ProtocolError as error:
             raise ProtocolError(f"{path}: {error}") from error
         except ConfigError as error:
             raise ConfigError(str(path), str(error).partition(": ")[2]) from error
+    try:
+        found.read()
+    except ProtocolError as error:
+        name, _, what = str(error).partition(": ")
+        raise ProtocolError(f"{next(path for path in named if path.name == name)}: {what}") from error
     return found
 
 

@@ -43,31 +43,42 @@ class _Span:
 
 
 def read_traces(lines: Iterable[str], source: str) -> list[Timeline]:
-    """Read the requests of a trace export.
-
-    Args:
-        lines: JSON, an object with ``resourceSpans`` a line.
-        source: what to call it.
+    """Read the requests of a trace export: see :func:`read_trace_files`.
 
     Raises:
         ProtocolError: a line that is none; the message names it.
     """
+    return read_trace_files({source: lines})
+
+
+def read_trace_files(files: Mapping[str, Iterable[str]]) -> list[Timeline]:
+    """Read the requests of trace exports. A trace's spans may lie in several: of both regions, or one after the other.
+
+    Args:
+        files: by what to call it, lines of JSON, an object with ``resourceSpans`` a line.
+
+    Raises:
+        ProtocolError: a line that is none; the message names it.
+    """
+    sources: dict[tuple[str, str], str] = {}
     spans: dict[tuple[str, str], _Span] = {}
     parents: dict[tuple[str, str], tuple[str, str]] = {}
-    for number, line in enumerate(lines, 1):
+    for source, number, line in ((name, at, line) for name, held in files.items() for at, line in enumerate(held, 1)):
         try:
             for raw in _spans_of(json.loads(line) if line.strip() else {}):
                 key = raw["traceId"], raw["spanId"]
                 spans[key] = _read_span(raw)
+                sources[key] = source
                 if raw.get("parentSpanId"):
                     parents[key] = raw["traceId"], raw["parentSpanId"]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ProtocolError(f"trace export line {number}: {type(error).__name__}: {error}") from error
+            what = f"{type(error).__name__}: {error}"
+            raise ProtocolError(f"{source}: trace export line {number}: {what}") from error
     for key, parent in parents.items():
         if parent in spans:
             spans[parent].children.append(spans[key])
-    requests = sorted((span for span in spans.values() if span.name == _REQUEST), key=lambda span: span.began)
-    return [_timeline(span, source, number) for number, span in enumerate(requests)]
+    requests = [(span.began, key) for key, span in spans.items() if span.name == _REQUEST]
+    return [_timeline(spans[key], sources[key], number) for number, (_, key) in enumerate(sorted(requests))]
 
 
 def _spans_of(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -172,3 +172,14 @@ def test_an_export_is_known_as_a_file(timeline, tmp_path):
     assert [each.source for each in found.timelines] == ["traces.jsonl"]
     assert "traces hold no messages" in found.notes[0]
     assert {origin for each in found.timelines for origin in each.origins} <= set(Origin)
+
+
+def test_a_trace_whose_spans_lie_in_two_files_is_whole(timeline, tmp_path):
+    lines = exported(timeline, content=False).lines()
+    (tmp_path / "one.jsonl").write_text("\n".join(lines) + "\n")
+    (whole,) = read_inputs([tmp_path / "one.jsonl"]).timelines
+    assert len(lines) > 1
+    (tmp_path / "scarce.jsonl").write_text("\n".join(lines[::2]) + "\n")
+    (tmp_path / "idle.jsonl").write_text("\n".join(lines[1::2]) + "\n" + lines[0][:40])  # it is still written to
+    (parted,) = read_inputs([tmp_path / "scarce.jsonl", tmp_path / "idle.jsonl"]).timelines
+    assert (parted.rounds, parted.spans) == (whole.rounds, whole.spans)
