@@ -27,7 +27,8 @@ RUN test -x /opt/tritonserver/bin/tritonserver \
 COPY --chmod=755 deploy/images/serve.sh deploy/images/health.py /opt/wanspec/
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/wanspec wanspec \
     && install -d -o wanspec -g wanspec /var/cache/wanspec
-ENV WANSPEC_CACHE=/var/cache/wanspec PYTHONUNBUFFERED=1
+# A user of any number has a home to write to, and a name, which libraries that compile at run time ask for.
+ENV WANSPEC_CACHE=/var/cache/wanspec HOME=/var/cache/wanspec USER=wanspec PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 8000 8001 8002
 # Engines of tens of gigabytes take minutes to load.

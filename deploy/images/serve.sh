@@ -3,4 +3,4 @@
 set -eu
 output=$(mktemp -d "${TMPDIR:-/tmp}/wanspec.XXXXXX")
 wanspec render --output "$output" "$@"
-exec "$output/launch.sh"
+exec sh "$output/launch.sh"  # where /tmp is mounted noexec, too

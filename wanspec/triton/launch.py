@@ -21,6 +21,8 @@ from wanspec.triton.engine_pair import Engine, EnginePair
 from wanspec.triton.traces import trace_flags
 
 MIB = 1 << 20
+_MPI = {"OMPI_MCA_odls_base_sigkill_timeout": "40"}
+"""Seconds that Open MPI gives servers to end before it kills them; by default one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,11 @@ def with_engines(settings: ServerSettings, engines: Mapping[str, Engine], gpus: 
     if len(engines) > 1:
         pools = [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in gpus]
         spawning = ("--pinned-memory-pool-byte-size=0", "--enable-peer-access=false", *pools)
-        env = {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
+        env = {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1", **_MPI}
         return Launch((*mpirun, *first, *spawning), env, "orchestrator")
     ((model, engine),) = engines.items()
     others = [word for rank in range(1, engine.tensor_parallel) for word in _rank(settings, rank, model)]
-    return Launch((*mpirun, *first, *others), {}, "leader")
+    return Launch((*mpirun, *first, *others), dict(_MPI), "leader")
 
 
 def shm_bytes(pair: EnginePair, *, returned: bool = False) -> int:

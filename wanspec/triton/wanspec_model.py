@@ -98,6 +98,7 @@ class TritonPythonModel:
             mine.vocab_size,
             config.sampling,
             decoupled=parameters.text("engines_decoupled", "false") == "true",
+            draft_columns=fingerprint(Path(draft)).vocab_size if draft else 0,
         )
         log = parameters.text("event_log", "")
         self._metrics = ControllerMetrics(pb_utils)

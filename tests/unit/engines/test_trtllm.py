@@ -181,6 +181,13 @@ def test_a_post_processor_that_fails_is_an_error_and_not_the_end(bindings, engin
         assert engine.expand([leaves_of("s", PREFIX, ())], 2).tokens.shape == (1, 2)
 
 
+def test_a_post_processor_that_is_never_called_is_an_error(bindings, engine_dir, monkeypatch):
+    monkeypatch.setattr("wanspec.engines.trtllm.top_tokens.TopTokens.__call__", lambda *_: None)
+    engine = next(iter(started(engine_dir)))
+    with pytest.raises(EngineError, match="answered 1 leaves whose logits never came"):
+        engine.expand([leaves_of("s", PREFIX, ())], 2)
+
+
 def test_settings_reach_the_executor(bindings, engine_dir):
     for engine in started(engine_dir, device="cuda:3", kv_tokens="640", kv_fraction="0.5", max_seq_len="100"):
         config = loop_of(engine).config

@@ -37,6 +37,8 @@ PLAIN = [
     "--log-verbose=0",
 ]
 
+MPI = {"OMPI_MCA_odls_base_sigkill_timeout": "40"}  # or a stop would kill requests after a second
+
 
 def test_a_server_without_engines():
     assert list(plain(SERVER).argv) == PLAIN
@@ -46,7 +48,7 @@ def test_a_server_without_engines():
 def test_two_engines_are_orchestrated():
     launch = with_engines(SERVER, engine_pair(tensor_parallel=2).engines(), (0, 1))
     assert launch.mode == "orchestrator"
-    assert launch.env == {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
+    assert launch.env == MPI | {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
     assert list(launch.argv) == [
         *("mpirun", "--allow-run-as-root", "-n", "1", *PLAIN, "--model-load-thread-count=1"),
         *("--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"),
@@ -56,7 +58,7 @@ def test_two_engines_are_orchestrated():
 
 def test_one_engine_has_a_leader_and_a_process_for_each_other_gpu():
     launch = with_engines(SERVER, engine_pair(local_draft=False, tensor_parallel=4).engines(), (0, 1, 2, 3))
-    assert (launch.mode, launch.env) == ("leader", {})
+    assert (launch.mode, launch.env) == ("leader", MPI)
     ranks: list[list[str]] = [[]]
     for word in launch.argv[2:]:
         if word == ":":

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.triton.bls_double import Bls
 from tests.unit.triton.test_controller_body import Client
 from wanspec.core.config import ControllerConfig, Fingerprint, SamplingMode
-from wanspec.core.events import Request, Verify
+from wanspec.core.events import Draft, Request, Verify
 from wanspec.core.options import PLAIN, GenerationOptions
 from wanspec.core.sampling import GREEDY, Sampling, round_seed
 from wanspec.engines.contract import GenerationRequest
@@ -229,3 +229,26 @@ def test_an_engine_without_logits(bls, models, monkeypatch):
     monkeypatch.setattr(calls, "verify", lambda *args, **options: answer(*args, **(options | {"logits": False})))
     with pytest.raises(EngineError, match="its answer lacks generation_logits"):
         engines(SamplingMode.LOGITS, models["target"].vocab_size).verify(verify((5,), SAMPLED), PROMPT, 1e4)
+
+
+def test_a_bias_is_as_wide_as_the_drafts_own_logits(bls, models):
+    """Padding makes the target's wider: of the draft's, a bias beyond them has no column."""
+    tokens = models["target"].vocab_size
+    called = BlsEngines("target", "draft", tokens + 128, tokens, SamplingMode.COUPLED, draft_columns=tokens)
+    options = GenerationOptions(logit_bias=((3, 50.0), (tokens + 5, 50.0)))
+    answer = called.draft(Draft((3, 1), PROMPT.tolist(), len(PROMPT), (), 2, options=options), PROMPT, 1e4)
+    assert answer.tokens == (3, 3)
+
+
+def test_a_target_that_cannot_be_stopped_leaves_no_draft_running(monkeypatch):
+    told = []
+
+    def stop(model: str, request_id: str, **options: Any) -> None:
+        told.append(model)
+        if model == "target":
+            raise EngineError("target: busy")
+
+    monkeypatch.setattr(calls, "stop", stop)
+    with pytest.raises(EngineError, match="target: busy"):
+        engines(SamplingMode.COUPLED, 10).stop((3, 1))
+    assert told == ["target", "draft"]

@@ -86,6 +86,11 @@ class TrtLlmDraftEngine:
             raise EngineError(f"TensorRT-LLM's executor failed: {type(error).__name__}: {error}") from error
         finally:
             ranked = self._top_tokens.end()
+        missing = leaves.done - ranked.ranked.keys() - ranked.whole.keys()
+        if missing and ranked.error is None:
+            raise EngineError(
+                f"TensorRT-LLM answered {len(missing)} leaves whose logits never came: set `logits` to `generation`"
+            )
         expansion = ranked.expansion(batch, top)
         return expansion._replace(engine_ms=leaves.engine_ms((time.monotonic() - began) * 1e3))
 

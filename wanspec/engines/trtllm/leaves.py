@@ -44,6 +44,7 @@ class Leaves:
         places = ((sequence, path) for sequence in batch for path in sequence.leaves)
         self.all = [Leaf(number * MOST_LEAVES + row, row, *place) for row, place in enumerate(places)]
         self.pending: dict[int, Leaf] = {}
+        self.done: set[int] = set()  # rows whose answer has come
         self._began: timedelta | None = None
         self._ended: timedelta | None = None
 
@@ -53,7 +54,7 @@ class Leaves:
 
     def answered(self, request_id: int, result: Any) -> None:
         """A leaf's answer has come."""
-        del self.pending[request_id]
+        self.done.add(self.pending.pop(request_id).row)
         metrics = result.request_perf_metrics
         if metrics is not None:
             began, ended = metrics.timing_metrics.first_scheduled_time, metrics.timing_metrics.last_token_time

@@ -106,7 +106,8 @@ class TopTokens:
         except Exception as error:  # the executor's thread must live on
             logger.exception("the logits could not be read")
             with self._lock:
-                self._rows.error = error
+                if any(number in self._rows.numbers for number in client_ids if number is not None):
+                    self._rows.error = error  # not one of a pass that is over
 
     def _collect(self, numbers: Sequence[int], logits: Sequence[torch.Tensor]) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wanspec.core.config import SamplingMode
 from wanspec.core.events import ActionId, Draft, Verify
+from wanspec.core.options import GenerationOptions
 from wanspec.core.sampling import GREEDY
 from wanspec.errors import EngineError
 from wanspec.triton.tensorrt_llm import by_logits, calls
@@ -35,6 +36,7 @@ class BlsEngines:
         tokens: in the vocabulary; columns from there on stand for no token.
         sampling: how drafts are verified above temperature 0.
         decoupled: whether the models are deployed so.
+        draft_columns: of the local draft's logits; 0 for as many as the target's.
         name: begins the request ids of all calls, which other controllers' must not equal.
     """
 
@@ -44,6 +46,7 @@ class BlsEngines:
     tokens: int
     sampling: SamplingMode
     decoupled: bool = False
+    draft_columns: int = 0
     name: str = field(default_factory=_unique)
 
     def verify(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
@@ -76,7 +79,7 @@ class BlsEngines:
             self.draft_model,
             prefix,
             action.count,
-            self._choice(action),
+            self._choice(replace(action, options=self._for_draft(action.options)), self.draft_columns or self.columns),
             log_probs=True,
             timeout_ms=timeout_ms,
             decoupled=self.decoupled,
@@ -89,8 +92,14 @@ class BlsEngines:
         Raises:
             EngineError: an engine answered with an error.
         """
+        failed: EngineError | None = None
         for model in filter(None, (self.target, self.draft_model)):
-            calls.stop(model, self._id(action), timeout_ms=STOP_TIMEOUT_MS, decoupled=self.decoupled)
+            try:
+                calls.stop(model, self._id(action), timeout_ms=STOP_TIMEOUT_MS, decoupled=self.decoupled)
+            except EngineError as error:  # the other is to hear of it all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _verify_by_logits(self, action: Verify, prefix: NDArray[np.int32], timeout_ms: float) -> EngineAnswer:
         drafts = action.drafts
@@ -130,8 +139,14 @@ class BlsEngines:
             request_id=self._id(action.action),
         )
 
-    def _choice(self, action: Verify | Draft) -> dict[str, NDArray[Any]]:
-        return sampling_inputs(action.sampling) | option_inputs(action.options, self.columns)
+    def _choice(self, action: Verify | Draft, columns: int = 0) -> dict[str, NDArray[Any]]:
+        return sampling_inputs(action.sampling) | option_inputs(action.options, columns or self.columns)
+
+    def _for_draft(self, options: GenerationOptions) -> GenerationOptions:
+        """The same without a bias on tokens that the draft has no column for."""
+        if not self.draft_columns or not options.logit_bias:
+            return options
+        return replace(options, logit_bias=tuple(pair for pair in options.logit_bias if pair[0] < self.draft_columns))
 
     def _id(self, action: ActionId) -> str:
         return f"{self.name}-{action[0]}-{action[1]}"
