@@ -68,7 +68,7 @@ class Measured:
         whole = quantiles(map(overhead_ms, rounds))
         parts: dict[str, list[float]] = defaultdict(list)
         for step in (step for each in rounds for step in each.steps):
-            parts[_PARTS[step.kind]].append(step.ended_ms - step.began_ms - step.engine_ms)
+            parts[_PARTS[step.kind]].append(step.took_ms - step.engine_ms)
         floor = quantiles(self.bls_ms)["p99"] + quantiles(self.relay_ms)["p99"]
         row = {"row": "round", "policy": policy, "at_once": at_once, "exact": self.exact, "overhead_ms": whole}
         row["times_floor"] = round(whole["p99"] / floor, 2)

@@ -45,6 +45,22 @@ class Step(NamedTuple):
     worker_ms: float = 0.0
     failed: bool = False
 
+    @property
+    def took_ms(self) -> float:
+        """From the decision to its outcome."""
+        return self.ended_ms - self.began_ms
+
+    @property
+    def queued_ms(self) -> float:
+        """Of an engine call that was answered, what it took beyond the engine's own time; 0 of any other step."""
+        called = self.kind is not StepKind.WAIT and not self.failed
+        return max(0.0, self.took_ms - self.engine_ms) if called else 0.0
+
+    @property
+    def waiting_ms(self) -> float:
+        """Of a wait, what was neither network nor worker; 0 of any other step."""
+        return max(0.0, self.took_ms - self.network_ms - self.worker_ms) if self.kind is StepKind.WAIT else 0.0
+
 
 @dataclass(slots=True)
 class Round:
@@ -99,8 +115,7 @@ class Round:
     @property
     def queued_ms(self) -> float:
         """How long its engine calls took beyond the engines' own time: Triton's queue and transport."""
-        calls = [step for step in self.steps if step.kind is not StepKind.WAIT and not step.failed]
-        return sum(max(0.0, step.ended_ms - step.began_ms - step.engine_ms) for step in calls)
+        return sum(step.queued_ms for step in self.steps)
 
 
 @dataclass(slots=True)

@@ -92,15 +92,15 @@ class Timeline:
         """ms of each of :data:`PARTS`; together they are the latency."""
         sums = dict.fromkeys(PARTS, 0.0)
         for step in (step for each in self.rounds for step in each.steps):
-            took = step.ended_ms - step.began_ms
             if step.kind is StepKind.WAIT:
                 sums["network"] += step.network_ms
                 sums["worker"] += step.worker_ms
-                sums["waiting"] += max(0.0, took - step.network_ms - step.worker_ms)
+                sums["waiting"] += step.waiting_ms
             elif not step.failed:
-                engine = min(step.engine_ms, took)  # a clock other than ours measured it
-                sums["target GPU" if step.kind is StepKind.VERIFY else "local draft GPU"] += engine
-                sums["queue"] += took - engine
+                # Not the engine's own figure, which may be beyond this: a clock other than ours measured it.
+                engine_ms = step.took_ms - step.queued_ms
+                sums["target GPU" if step.kind is StepKind.VERIFY else "local draft GPU"] += engine_ms
+                sums["queue"] += step.queued_ms
         sums["endpoint"], sums["turn"] = self.own_ms, self.queued_ms
         sums["unaccounted"] = max(0.0, self.latency_ms - sum(sums.values()))
         return tuple(sums.values())

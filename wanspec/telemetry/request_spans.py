@@ -174,8 +174,7 @@ class _RequestSpans:
         if step.kind is StepKind.WAIT:
             values |= {"wanspec.network_ms": step.network_ms, "wanspec.worker_ms": step.worker_ms}
         elif not step.failed:
-            queued = max(0.0, end - begin - step.engine_ms)
-            values |= {"wanspec.gpu_ms": step.engine_ms, "wanspec.engine_queue_ms": queued}
+            values |= {"wanspec.gpu_ms": step.engine_ms, "wanspec.engine_queue_ms": step.queued_ms}
         failed = step.kind is StepKind.VERIFY and step.cause not in ("", "cancelled")
         failed |= step.kind is StepKind.DRAFT and (step.ended_ms, _FAILED_DRAFT) in each.events
         values |= score_attributes(step.scores)

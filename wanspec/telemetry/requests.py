@@ -143,17 +143,14 @@ class RequestMetrics:
     def _round(self, done: Round, *, ended: bool) -> None:
         registry = self._registry
         for step in done.steps:
-            took = step.ended_ms - step.began_ms
             if step.kind is StepKind.WAIT:
-                registry.add("wanspec_wait_seconds_total", took / 1e3, cause=step.cause.removeprefix(_WAIT))
-                rest = took - step.network_ms - step.worker_ms
-                parts = {"network": step.network_ms, "worker": step.worker_ms, "waiting": rest}
+                registry.add("wanspec_wait_seconds_total", step.took_ms / 1e3, cause=step.cause.removeprefix(_WAIT))
+                parts = {"network": step.network_ms, "worker": step.worker_ms, "waiting": step.waiting_ms}
             elif step.failed:
-                parts = {"failed_call": took}
+                parts = {"failed_call": step.took_ms}
             else:
-                engine = min(step.engine_ms, took)
                 name = "target" if step.kind is StepKind.VERIFY else "draft"
-                parts = {name: engine, "engine_queue": took - engine}
+                parts = {name: step.took_ms - step.queued_ms, "engine_queue": step.queued_ms}
             for part, ms in parts.items():
                 registry.add("wanspec_path_seconds_total", max(0.0, ms) / 1e3, part=part)
         for _, what in done.events:
