@@ -178,6 +178,8 @@ def _step(span: _Span, request: _Span) -> Step:
         values.get("wanspec.gpu_ms", 0.0),
         values.get("wanspec.network_ms", 0.0),
         values.get("wanspec.worker_ms", 0.0),
+        # Of a call that failed, a span does not say how long the engine worked.
+        _STEPS[span.name] is not StepKind.WAIT and "wanspec.gpu_ms" not in values,
     )
 
 

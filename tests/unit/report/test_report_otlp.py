@@ -183,3 +183,14 @@ def test_a_trace_whose_spans_lie_in_two_files_is_whole(timeline, tmp_path):
     (tmp_path / "idle.jsonl").write_text("\n".join(lines[1::2]) + "\n" + lines[0][:40])  # it is still written to
     (parted,) = read_inputs([tmp_path / "scarce.jsonl", tmp_path / "idle.jsonl"]).timelines
     assert (parted.rounds, parted.spans) == (whole.rounds, whole.spans)
+
+
+def test_a_failed_calls_time_is_not_taken_for_tritons_queue(timeline):
+    export = exported(timeline, content=False)
+    verify = next(span for span in export.spans if span["name"] == "wanspec.verify")
+    verify["attributes"] = [each for each in verify["attributes"] if each["key"] != "wanspec.gpu_ms"]
+    (found,) = read_traces(export.lines(), "traces.jsonl")
+    (whole,) = read_traces(exported(timeline, content=False).lines(), "traces.jsonl")
+    assert found.rounds[0].steps[0].failed
+    assert not any(step.failed for each in whole.rounds for step in each.steps)
+    assert found.parts[PARTS.index("queue")] <= whole.parts[PARTS.index("queue")] + 1e-6
