@@ -60,6 +60,13 @@ OWN_COST: Columns = (
     ("of that the controller", lambda row: f"{row['cpu_ms_by_process']['controller']:.1f}"),
     ("output", lambda row: "identical" if row["exact"] else "DIFFERS"),
 )
+OVERHEAD: Columns = (
+    ("idle CPUs", lambda row: "kept awake" if row["cpus_awake"] else "as they are"),
+    ("policy", lambda row: f"`{row['policy']}`"),
+    ("rounds", lambda row: str(row["count"])),
+    *((f"overhead {name} ms", lambda row, name=name: f"{row[name]:.2f}") for name in ("p50", "p90", "p99")),
+    ("output", lambda row: "identical" if row["exact"] else "DIFFERS"),
+)
 LOSS: Columns = (
     ("packets lost", lambda row: f"{row['loss']:.1%} ({row['lost_packets']})"),
     ("connections", lambda row: str(row["streams"])),
@@ -78,6 +85,16 @@ def own_rows(printed: Sequence[Any]) -> list[Row]:
     """Rounds, each with the load of the same policy and number at once."""
     loads = {(row["policy"], row["at_once"]): row for row in printed if row["row"] == "load"}
     return [row | loads[row["policy"], row["at_once"]] for row in printed if row["row"] == "round"]
+
+
+def overhead_rows(printed: Sequence[Any]) -> list[Row]:
+    """A row for each policy of each object."""
+    return [
+        {"policy": name, "cpus_awake": report["cpus_awake"], "exact": report["exact"], **values}
+        for report in printed
+        for name, values in report.items()
+        if isinstance(values, dict)
+    ]
 
 
 def by_loss(printed: Sequence[Any]) -> list[Row]:

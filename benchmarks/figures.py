@@ -29,12 +29,14 @@ from benchmarks.figure_tables import (
     CAPACITY,
     DEMO,
     LOSS,
+    OVERHEAD,
     OWN_COST,
     Columns,
     by_load,
     by_loss,
     demo_rows,
     markdown,
+    overhead_rows,
     own_rows,
 )
 
@@ -82,6 +84,7 @@ FIGURES = (
     ),
     Figure("bench-smollm2", ("wanspec bench --pair smollm2 --prompts 8 --tokens 48 --rtt 30 --json",), BENCH),
     Figure("capacity", tuple(map(_capacity, ("1,32", "4,8", "16"))), CAPACITY, by_load),
+    Figure("round-overhead", ("python -m benchmarks.round_overhead",), OVERHEAD, overhead_rows),
     Figure("own-cost", ("python -m benchmarks.own_cost --at-once 1,16",), OWN_COST, own_rows),
     Figure("loss", ("python -m benchmarks.lost_packets --seconds 12",), LOSS, by_loss),
 )

@@ -4,7 +4,8 @@
     python -m benchmarks.own_cost --at-once 1,16        of so many sequences at once
     python -m benchmarks.own_cost --core                the state machines alone, without servers
 
-Engines cost nothing, the regions are joined by a relay without delay. Prints JSON lines. Every answer is compared with
+Engines cost nothing, the regions are joined by a relay without delay, the CPUs are kept awake where the system lets us
+(docs/operations.md, The host; `cpus_awake` says whether it does). Prints JSON lines. Every answer is compared with
 `target_only`.
 
 - `floor`: a BLS call to a model that does nothing, a round trip of 64 bytes through the relay. Measured in turn with
@@ -28,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.awake import cpus_awake
 from benchmarks.core_cost import core_row
 from benchmarks.null_calls import NullServer, null_relay, relay_ms
 from benchmarks.zero_rounds import generate, overhead_ms, quantiles, warm_up, zero_deployment
@@ -125,8 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--agreement", type=float, default=0.8, help="how often the draft is right")
     parser.add_argument("--core", action="store_true", help="only the state machines")
     given = parser.parse_args(arguments)
-    _say({"machine": describe_machine()} | core_row())
-    return 0 if given.core else _with_servers(given)
+    with cpus_awake() as awake:
+        _say({"machine": describe_machine(), "cpus_awake": awake} | core_row())
+        return 0 if given.core else _with_servers(given)
 
 
 def _with_servers(given: argparse.Namespace) -> int:
