@@ -32,6 +32,9 @@ from wanspec.core.rounds import Round, StepKind, Tally
 from wanspec.core.shadow import Shadow
 from wanspec.core.tree import Node, Origin, TokenTree
 
+_PREPARE_MS = 1.0
+"""From the call of the target on, which is to be under way by then, until the policy computes ahead."""
+
 
 class Sequence:
     """The state of one request. Implements :class:`wanspec.core.policies.base.View`."""
@@ -77,6 +80,7 @@ class Sequence:
         self._retries_left = config.engine_retries
         self._wait_began: float | None = None
         self._wake: float | None = None
+        self._prepare_at = float("inf")
         self._before_end = request.options.without_end(request.end_ids, config.fingerprint.vocab_size)
         self.aim()
 
@@ -304,7 +308,7 @@ class Sequence:
         """When :meth:`tick` has something to do."""
         due = self._submitted + self.request.deadline_ms if self.request.deadline_ms > 0 else float("inf")
         if self._pending is not None:
-            return min(due, self._pending_since + self._config.engine_ms)
+            return min(due, self._pending_since + self._config.engine_ms, self._prepare_at)
         return due if self._wake is None else min(due, self._wake)
 
     def tick(self, now: float) -> list[Action]:
@@ -313,6 +317,9 @@ class Sequence:
             return []
         if self.request.deadline_ms > 0 and now >= self._submitted + self.request.deadline_ms:
             return self.finish("deadline", now, f"deadline_ms: {self.request.deadline_ms:g} ms have passed")
+        if now >= self._prepare_at:
+            self._prepare_at = float("inf")
+            self.policy.prepare(self, now)
         if self._pending is not None and now >= self._pending_since + self._config.engine_ms:
             aborted: list[Action] = [Abort(self._pending)]
             what = "local draft" if self._is_draft else "target"
@@ -383,6 +390,8 @@ class Sequence:
             self.shadow.verifying(self.most_drafts)
         self.log.decided("", self.policy.scores)
         action = self._call(path, now, is_draft=False)
+        if self.policy.unprepared:
+            self._prepare_at = now + _PREPARE_MS
         self.log.verifying(now)
         drafts = tuple(node.token for node in path)
         committed, log_probs = len(self.tree.tokens), self.policy.wants_entropy or self.request.log_probs
@@ -410,6 +419,7 @@ class Sequence:
         kind = StepKind.DRAFT if self._is_draft else StepKind.VERIFY
         self.log.called(kind, self._pending_since, now, engine_ms, failure)
         path, self._pending, self._pending_path = self._pending_path, None, []
+        self._prepare_at = float("inf")
         return path
 
     def _until_end(self, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, fields, replace
 
 import pytest
 
+from tests.unit.core.core_doubles import Rig, of
 from wanspec.core.arrivals import Arrivals
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators, outcome_name
+from wanspec.core.events import Cancelled, Draft, Emit, Tick
 from wanspec.core.messages import Drafting
-from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, make_policy
-from wanspec.core.policies.lookahead import local_round
+from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, adaptive, make_policy
+from wanspec.core.policies.lookahead import local_round, look_ahead
 from wanspec.core.tree import TokenTree
 from wanspec.errors import InvalidRequestError
 
@@ -290,6 +292,8 @@ def test_calls_that_take_longer_than_their_engines_are_no_debt_of_adaptive(overh
         view.estimators.observe(outcome_name(False, 0, True), 0.1)
     for _ in range(300):
         policy.decide(view, now)
+        if policy.unprepared:
+            policy.prepare(view, now)
         for name, value in view.arrivals.measured:
             view.estimators.observe(name, value)
         view.arrivals.measured.clear()
@@ -299,3 +303,45 @@ def test_calls_that_take_longer_than_their_engines_are_no_debt_of_adaptive(overh
         now += spent.time_ms * round(spent.tokens) / spent.tokens
         policy.verified(Outcome(1, 1, 0.0, overhead_ms), now)
     assert view.estimators.credit > 0.3
+
+
+def test_adaptive_solves_its_model_while_the_target_is_at_work(monkeypatch):
+    solved = []
+    monkeypatch.setattr(adaptive, "look_ahead", lambda conditions: solved.append(1) or look_ahead(conditions))
+    view, policy = FakeView(), make_policy("adaptive", {})
+    assert policy.unprepared
+    policy.prepare(view, 0.0)
+    assert len(solved) == 1
+    for number in range(1, 100):
+        policy.decide(view, 30.0 * number)
+        assert len(solved) == 1 + (number - 1) // 24, "no decision waits for a solution"
+        policy.verified(Outcome(1, 1, 0.0), 30.0 * number)
+        if policy.unprepared:
+            policy.prepare(view, 30.0 * number)
+            assert not policy.unprepared
+    for number in range(100, 150):
+        policy.verified(Outcome(1, 1, 0.0), 30.0 * number)
+    policy.decide(view, 5_000.0)
+    assert len(solved) == 6, "where no target was at work for long enough, a decision does it"
+
+
+def test_a_sequence_has_its_policy_compute_ahead_once_the_target_has_been_called():
+    rig = Rig(links=0)
+    actions, called = rig.submit(policy="adaptive"), rig.now
+    policy = rig.sequence().policy
+    assert policy.unprepared
+    assert rig.controller.deadline() == called + 1.0
+    assert rig.do(Tick(), called + 1.0) == []
+    assert not policy.unprepared
+    assert rig.controller.deadline() > called + 1_000.0, "once is enough"
+    assert of(Emit, rig.answer(actions, 1))
+
+
+def test_an_answer_that_comes_sooner_leaves_nothing_to_be_computed_ahead():
+    rig = Rig(links=0)
+    actions = rig.submit(policy="target_only")
+    assert rig.controller.deadline() > rig.now + 1_000.0, "this policy computes nothing"
+    rig.do(Cancelled(1))
+    actions = rig.submit(2, policy="adaptive")
+    assert of(Draft, rig.answer(actions, 1))
+    assert rig.controller.deadline() > rig.now + 1_000.0

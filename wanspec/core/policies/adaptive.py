@@ -15,10 +15,13 @@ from wanspec.core.rounds import Scores
 from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
+"""Rounds after which the model is solved anew."""
 _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
 _WAIT_LEVELS = 2
 _PACED = 6
 """Rounds after which their time is compared with what was aimed at."""
+_LATE = 8
+"""Rounds by which either may be late, so as to be done while the target is at work."""
 _ALONE = 0.05
 """Shares of the price below which the single region is left, with what the worker happens to have sent."""
 _FORGET = 0.02
@@ -89,8 +92,9 @@ class Adaptive:
         self.scores = ()
         if view.generated == 0:
             return VerifyNow(0)
-        self._steer(view, now)
-        worker = view.worker_ready and self._paid(view) >= _ALONE
+        if self._since_ms is None or self._paced >= _PACED + _LATE:
+            self._steer(view, now)
+        worker = self._worth_asking(view)
         look, c = self._solved(view, worker)
         arrivals, mean = view.arrivals, c.mean_acceptance
         path, chances, times = self._chain(view, min(self.k, view.most_drafts), look.rate, c.verify_token_ms)
@@ -193,12 +197,32 @@ class Adaptive:
             times.append(node.arrival_ms if node.number >= 0 else times[-1] + pass_ms)
         return path, chances, times
 
+    @property
+    def unprepared(self) -> bool:
+        """Whether the model is to be solved, or the pace to be looked at."""
+        return self._look is None or self._rounds >= _REFRESH or self._paced >= _PACED
+
+    def prepare(self, view: View, now: float) -> None:
+        """Solve and look: milliseconds of arithmetic."""
+        if self._since_ms is not None:
+            self._steer(view, now)
+        if self._look is None or self._rounds >= _REFRESH:
+            self._solve(view, self._worth_asking(view))
+
+    def _worth_asking(self, view: View) -> bool:
+        return view.worker_ready and self._paid(view) >= _ALONE
+
     def _solved(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
-        if self._look is None or self._conditions is None or worker != self._with_worker or self._rounds >= _REFRESH:
-            self._conditions = self._measure(view, worker)
-            self._look = look_ahead(self._conditions)
-            self._with_worker = worker
-            self._rounds = 0
+        old = worker != self._with_worker or self._rounds >= _REFRESH + _LATE
+        if old or self._look is None or self._conditions is None:
+            return self._solve(view, worker)
+        return self._look, self._conditions
+
+    def _solve(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
+        self._conditions = self._measure(view, worker)
+        self._look = look_ahead(self._conditions)
+        self._with_worker = worker
+        self._rounds = 0
         return self._look, self._conditions
 
     def _steer(self, view: View, now: float) -> None:

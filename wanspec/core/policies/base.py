@@ -142,6 +142,15 @@ class Policy(Protocol):
         """Learn of a verification's outcome."""
         ...
 
+    @property
+    def unprepared(self) -> bool:
+        """Whether there is something to compute before later decisions that need not wait for them."""
+        ...
+
+    def prepare(self, view: View, now: float) -> None:
+        """Compute it; called while the target is at work, so that no round waits for it."""
+        ...
+
     def drafting(self, known: Estimators) -> Drafting:
         """How the worker is to draft, by what is known as the sequence begins."""
         ...
@@ -168,6 +177,14 @@ class Plain:
     def regime(self) -> str:
         """Always itself."""
         return self.name
+
+    @property
+    def unprepared(self) -> bool:
+        """Never: it computes nothing ahead."""
+        return False
+
+    def prepare(self, view: View, now: float) -> None:
+        """Nothing."""
 
     @property
     def scores(self) -> Scores:
