@@ -25,10 +25,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: venv
 	$(BIN)/wanspec demo
 
-# What computes runs on all cores; what runs servers, and measures their times, runs alone.
+# What computes runs on all cores; of what runs servers two files at a time; what measures their times runs alone.
+SERVERS := $(BIN)/pytest tests/conformance tests/integration
 test: lint
 	$(BIN)/pytest tests/unit tests/simulation -m "not acceptance" --numprocesses logical --maxprocesses 4
-	$(BIN)/pytest tests/conformance tests/integration -m "not acceptance"
+	$(SERVERS) -m "not acceptance and not alone" --numprocesses logical --maxprocesses 2 --dist loadfile
+	$(SERVERS) -m "alone and not acceptance"
 
 acceptance: venv
 	$(BIN)/pytest -m acceptance --timeout 3600 tests

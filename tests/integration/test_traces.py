@@ -21,6 +21,8 @@ from wanspec.telemetry.receiver import Span, SpanReceiver
 from wanspec.triton.client import WanspecClient
 from wanspec.triton.deployment import Deployment
 
+pytestmark = pytest.mark.alone
+
 SECRET = "Catherine"
 PROMPT = f"No one who had ever seen {SECRET}"
 TOKENS = 24

@@ -139,6 +139,8 @@ class LinkConnection:
             reason += f": {problem}" if problem else ""
         except grpc.RpcError as error:
             reason = f"{error.code().name}: {error.details()}"
+        except ConnectionError as error:  # the worker's own words, logged as they came
+            reason = str(error)
         except Exception as error:
             logger.exception("link to %s failed", self._target.url)
             reason = f"{type(error).__name__}: {error}"

@@ -100,7 +100,7 @@ def test_a_stream_that_the_worker_ends_is_told_once(opened: tuple[LinkClient, Li
 def test_an_error_of_the_links_own_request_ends_it(opened: tuple[LinkClient, Listener]) -> None:
     client, listener = opened
     client.send(b"refuse", opening=True)
-    assert listener.next() == "down: ConnectionError: no such model"
+    assert listener.next() == "down: no such model"
 
 
 def test_what_is_closed_says_no_more_and_another_connection_is_told_apart(
