@@ -57,8 +57,7 @@ class Figure:
 
 
 def _capacity(at_once: str) -> str:
-    how = "--leaves 256 --policy adaptive --time-scale 20 --tokens 32 --ignore-end --json"
-    return f"wanspec bench --capacity {at_once} {how}"
+    return f"wanspec bench --capacity {at_once} --leaves 256 --time-scale 10 --tokens 32 --ignore-end --json"
 
 
 FIGURES = (
@@ -83,7 +82,7 @@ FIGURES = (
         BENCH,
     ),
     Figure("bench-smollm2", ("wanspec bench --pair smollm2 --prompts 8 --tokens 48 --rtt 30 --json",), BENCH),
-    Figure("capacity", tuple(map(_capacity, ("1,32", "4,8", "16"))), CAPACITY, by_load),
+    Figure("capacity", tuple(map(_capacity, ("1,8", "16", "32"))), CAPACITY, by_load),
     Figure("round-overhead", ("python -m benchmarks.round_overhead",), OVERHEAD, overhead_rows),
     Figure("own-cost", ("python -m benchmarks.own_cost --at-once 1,16",), OWN_COST, own_rows),
     Figure("loss", ("python -m benchmarks.lost_packets --seconds 12",), LOSS, by_loss),

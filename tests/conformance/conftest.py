@@ -30,7 +30,8 @@ SETTINGS = {
     "agreement": 1,
     "shared_gpu": "",
     "exclude_input_in_output": "true",
-    "max_batch_size": 16,
+    "triton_max_batch_size": 16,
+    "max_batch_size": 0,
 }
 
 

@@ -36,7 +36,8 @@ SETTINGS = {
     "vocab_size": 4096,
     "agreement": 1,
     "exclude_input_in_output": "true",
-    "max_batch_size": 16,
+    "triton_max_batch_size": 16,
+    "max_batch_size": 0,
 }
 NARROW = {"int64": "int32", "float64": "float32"}
 DTYPES = {"INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}

@@ -28,6 +28,7 @@ class Conditions:
         network: what the emulated WAN does beside its delay, in words.
         notes: what a reader has to know besides.
         shared_gpu: target and local draft took turns on one GPU.
+        max_batch_size: most requests in one of its passes; 0 for no limit.
         k: drafts of the baseline.
     """
 
@@ -44,6 +45,7 @@ class Conditions:
     notes: tuple[str, ...] = ()
     shared_gpu: bool = False
     k: int = 2
+    max_batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ MOST_AT_ONCE = 64
 OF_A_DEPLOYMENT = (
     "pair", "target", "draft", "rtts", "jitter_ms", "rate_mbps", "loss", "streams", "profile", "time_scale", "dtype",
     "weights", "device", "leaves", "worker_device", "threads", "keep_logs", "capacity",
+    "max_batch_size",
 )  # fmt: skip
 """Options that say what to start, which has no place beside ``--url``."""
 
@@ -66,6 +67,13 @@ def whole_numbers(context: click.Context, option: click.Parameter, value: str) -
     callback=lambda context, option, value: whole_numbers(context, option, value) if value else (),
     metavar="N,N,..",
     help="Sequences at once, target and local draft on one GPU: what it serves.",
+)
+@click.option(
+    "--max-batch-size",
+    type=click.IntRange(0, MOST_AT_ONCE),
+    default=8,
+    show_default=True,
+    help="Most requests in one pass of that GPU, with --capacity; 0: no limit.",
 )
 @click.option("--prompts", type=click.IntRange(1, 80), default=16, show_default=True, help="Of the 80, all categories.")
 @click.option("--tokens", type=click.IntRange(2, 100_000), default=64, show_default=True, help="Longest answer.")
@@ -126,6 +134,8 @@ def bench(context: click.Context, /, **options: Any) -> None:
         check_parent(name, options[name])
     if options["capacity"]:
         _choose_for_capacity(context, options)
+    elif context.get_parameter_source("max_batch_size") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--max-batch-size is of the GPU that --capacity measures: give that as well")
     if options["loaded"]:
         if options["report"] is not None:
             raise click.UsageError("--report is of answers that are asked now; --load asks nothing")

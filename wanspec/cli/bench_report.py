@@ -147,8 +147,10 @@ def conditions(results: Results) -> str:
         if how.time_scale != 1.0
         else ""
     )
+    taken = f"at most {how.max_batch_size}" if how.max_batch_size else "all"
     gpu = (
-        " Target and local draft took turns on one GPU: one pass at a time, over all requests that wait for its model."
+        " Target and local draft took turns on one GPU: one pass at a time, "
+        f"over {taken} of the requests that wait for its model."
         if how.shared_gpu
         else ""
     )

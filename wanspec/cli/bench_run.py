@@ -58,7 +58,12 @@ def bench_own(options: dict[str, Any]) -> Results:
     with ExitStack() as stack:
         if options["capacity"]:
             gpu = stack.enter_context(TemporaryDirectory(prefix="wanspec-gpu-"))
-            regions = replace(regions, shared_gpu=gpu)
+            regions = replace(
+                regions,
+                shared_gpu=gpu,
+                target=replace(regions.target, max_batch_size=options["max_batch_size"]),
+                local_draft=replace(regions.local_draft, max_batch_size=options["max_batch_size"]),
+            )
         deployment = Deployment(DeploymentSettings(regions, shapes[rtts[0]]))
         stack.enter_context(running(deployment))
         session = Session(deployment.controller.grpc_endpoint, ignore_end=options["ignore_end"])
@@ -76,6 +81,7 @@ def bench_own(options: dict[str, Any]) -> Results:
             notes=() if options["leaves"] == DEFAULT_LEAVES else (f"Worker passes of {options['leaves']} leaves.",),
             shared_gpu=bool(options["capacity"]),
             k=options["k"],
+            max_batch_size=options["max_batch_size"] if options["capacity"] else 0,
         )
 
         def set_rtt(rtt_ms: float) -> None:

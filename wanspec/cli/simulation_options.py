@@ -70,6 +70,12 @@ _OPTIONS = (
     click.option("--event", "deeds", multiple=True, help=f"MS:WHAT in each request: {', '.join(DEEDS)}."),
     click.option("--pause", default=0.0, type=click.FloatRange(0.0), help="Ms between requests."),
     click.option("--concurrent", default=1, show_default=True, type=click.IntRange(1, 256), help="Requests at once."),
+    click.option(
+        "--max-batch-size",
+        default=0,
+        type=click.IntRange(0, 256),
+        help="Most requests in a pass of the GPU that they share; 0: no limit.",
+    ),
     click.option("--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests a row."),
     click.option("--tokens", default=100, show_default=True, type=click.IntRange(1, 4000), help="Tokens a request."),
     click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of text and network."),
@@ -112,6 +118,7 @@ def make_setup(options: dict[str, Any], rtt_ms: float) -> Setup:
         requests=options["requests"],
         tokens=options["tokens"],
         concurrent=options["concurrent"],
+        max_batch_size=options["max_batch_size"],
         deeds=tuple(_deed(text) for text in options["deeds"]),
         pause_ms=options["pause"],
     )

@@ -17,19 +17,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What an engine was built for, as ``trtllm-build`` names it. All in tokens.
+    """What an engine was built for, as ``trtllm-build`` names it. All but ``max_batch_size`` in tokens.
 
     Attributes:
         max_seq_len: prompt and output together.
         max_input_len: prompt and drafts together.
         max_draft_len: drafts of one request; 0 for an engine that is no verifier.
         vocab_size: token ids are below it.
+        max_batch_size: requests that one step takes; 0 for no limit. The oldest have a place each until they end,
+            others wait.
     """
 
     max_seq_len: int
     max_input_len: int
     max_draft_len: int
     vocab_size: int
+    max_batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class EngineConfig:
         max_seq_len: caps the context; the model's own if None.
         kv_tokens: budget of KV cache; if None 4 GiB of them, four contexts at least (worker: 32 contexts).
         max_num_tokens: rows of one step of the contract's engine; the engine's own default if None.
+        max_batch_size: most requests in one step of the contract's engine; 0 for no limit.
         vocab_size: of zero.
         agreement: of zero: how often it agrees with the zero target; 1 makes it the target.
         shared_gpu: folder that stands for the GPU which engines of several processes share; its own GPU if empty.
@@ -66,6 +67,7 @@ class EngineConfig:
     max_seq_len: int | None = None
     kv_tokens: int | None = None
     max_num_tokens: int | None = None
+    max_batch_size: int = 0
     vocab_size: int = 4096
     agreement: float = 1.0
     shared_gpu: str = ""
@@ -101,6 +103,7 @@ class EngineConfig:
             max_seq_len=_number(given, "max_seq_len", int, 0, least=0) or None,
             kv_tokens=_number(given, "kv_tokens", int, 0, least=0) or None,
             max_num_tokens=_number(given, "max_num_tokens", int, 0, least=0) or None,
+            max_batch_size=_number(given, "max_batch_size", int, 0, least=0),
             vocab_size=_number(given, "vocab_size", int, 4096, least=2),
             agreement=_number(given, "agreement", float, 1.0, least=0.0),
             shared_gpu=given.get("shared_gpu", ""),
@@ -144,6 +147,7 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
             max_draft_len=config.max_draft_len,
             max_input_len=config.max_input_len,
             max_seq_len=config.max_seq_len,
+            max_batch_size=config.max_batch_size,
             pace=config.pace,
         )
     from wanspec.engines.generation import DEFAULT_MAX_NUM_TOKENS, TorchEngine
@@ -163,6 +167,7 @@ def build_engine(config: EngineConfig) -> GenerationEngine:
         max_input_len=config.max_input_len,
         kv_tokens=config.kv_tokens,
         max_num_tokens=config.max_num_tokens or DEFAULT_MAX_NUM_TOKENS,
+        max_batch_size=config.max_batch_size,
         pace=config.pace,
     )
 

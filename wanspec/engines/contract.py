@@ -192,6 +192,11 @@ class GenerationEngine(Protocol):
         """Token ids are below it."""
         ...
 
+    @property
+    def max_batch_size(self) -> int:
+        """Most requests of one step, 0 for no limit."""
+        ...
+
     def add(self, request: GenerationRequest) -> RunningRequest:
         """Take a request; it joins the batch at the next step with room for it.
 

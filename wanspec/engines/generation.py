@@ -42,17 +42,20 @@ class TorchEngine:
         max_input_len: int | None = None,
         kv_tokens: int | None = None,
         max_num_tokens: int = DEFAULT_MAX_NUM_TOKENS,
+        max_batch_size: int = 0,
         pace: Pace = NO_PACE,
     ) -> None:
         """Serve ``model``; limits that are not given are the model's own context, and :func:`default_kv_tokens`.
 
-        ``max_num_tokens`` is the most rows of one step (and so of requests at a time).
+        ``max_num_tokens`` is the most rows of one step, ``max_batch_size`` the most requests (0: as many as rows).
         """
         context = model.context
-        self.limits = EngineLimits(context, min(max_input_len or context, context), max_draft_len, model.vocab_size)
+        longest = min(max_input_len or context, context)
+        self.limits = EngineLimits(context, longest, max_draft_len, model.vocab_size, max_batch_size)
         self._model = model
         self._pool = PrefixPool(model.kv_shape, kv_tokens or default_kv_tokens(model.kv_shape))
         self._max_num_tokens = max_num_tokens
+        self._most = min(max_batch_size or max_num_tokens, max_num_tokens)
         self._pace = pace
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
@@ -61,6 +64,11 @@ class TorchEngine:
     def vocab_size(self) -> int:
         """Token ids are below it."""
         return self.limits.vocab_size
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most requests of one step, 0 for no limit."""
+        return self.limits.max_batch_size
 
     @property
     def idle(self) -> bool:
@@ -116,7 +124,7 @@ class TorchEngine:
         return self._retire(batch)
 
     def _schedule(self) -> None:
-        while self._waiting and len(self._running) < self._max_num_tokens:
+        while self._waiting and len(self._running) < self._most:
             generation = self._waiting[0]
             admitted = generation.admitted
             # Logits of the whole prompt are those of a prompt that is computed.

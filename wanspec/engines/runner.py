@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from wanspec.engines.contract import EngineLoad, GenerationEngine, GenerationRequest, GenerationResult, RunningRequest
 from wanspec.engines.shared_gpu import SharedGpu
@@ -154,7 +155,8 @@ class EngineRunner:
         if self._gpu is None:
             self._linger_s = min(LINGER_S, LINGER_SHARE * took_s)
             return
-        self._gpu.passed(int(took_s * 1e9), len(self._running))
+        members = min(len(self._running), self._engine.max_batch_size or len(self._running))
+        self._gpu.passed(int(took_s * 1e9), members)
         longest_s = self._gpu.longest_s
         self._quiet_s, self._linger_s = SHARED_QUIET * longest_s, SHARED_LINGER * longest_s
 
@@ -194,7 +196,10 @@ class EngineRunner:
         groups of sequences would take turns from then on, each at half the speed.
         """
         until = time.monotonic() + self._linger_s
+        most = self._engine.max_batch_size or inf
         while (self._just_ended > 0 or self._gpu is not None) and (left := until - time.monotonic()) > 0:
+            if len(self._running) >= most:
+                return
             try:
                 submission = self._submissions.get(timeout=min(left, self._quiet_s) if self._gpu is not None else left)
             except queue.Empty:

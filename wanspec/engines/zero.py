@@ -150,12 +150,13 @@ class ZeroEngine:
         max_draft_len: int = 0,
         max_input_len: int | None = None,
         max_seq_len: int | None = None,
+        max_batch_size: int = 0,
         pace: Pace = NO_PACE,
     ) -> None:
         self._model = model or ZeroModel()
         context = max_seq_len or DEFAULT_CONTEXT
         longest = min(max_input_len or context, context)
-        self.limits = EngineLimits(context, longest, max_draft_len, self._model.vocab_size)
+        self.limits = EngineLimits(context, longest, max_draft_len, self._model.vocab_size, max_batch_size)
         self._pace = pace
         self._running: list[ZeroRun] = []
 
@@ -165,6 +166,11 @@ class ZeroEngine:
         return self._model.vocab_size
 
     @property
+    def max_batch_size(self) -> int:
+        """Most requests of one step, 0 for no limit."""
+        return self.limits.max_batch_size
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to step."""
         return not self._running
@@ -172,7 +178,8 @@ class ZeroEngine:
     @property
     def load(self) -> EngineLoad:
         """What it has in hand; it has no KV cache."""
-        return EngineLoad(active=len(self._running))
+        active = len(self._batch())
+        return EngineLoad(active, len(self._running) - active)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult | WanspecError]:
         """Run requests as one batch to their end; see :func:`wanspec.engines.contract.generate`."""
@@ -197,18 +204,21 @@ class ZeroEngine:
             running.error = RequestCancelledError("the request was cancelled")
 
     def step(self) -> list[ZeroRun]:
-        """Let one step of all requests pass, and return those that ended with it."""
-        started = time.monotonic_ns()
-        rows = sum(1 if run.times[1] else 1 + len(run.admitted.drafts) for run in self._running)
+        """Let one step of the requests that have a place pass, and return those that ended with it."""
+        started, batch = time.monotonic_ns(), self._batch()
+        rows = sum(1 if run.times[1] else 1 + len(run.admitted.drafts) for run in batch)
         now = self._pace.wait(started, rows)
-        for run in self._running:
+        for run in batch:
             if not run.times[1]:
                 run.times[1], run.times[2] = started, now
             run.times[3] = now
             run.steps -= 1
-        ended = [run for run in self._running if run.steps == 0]
+        ended = [run for run in batch if run.steps == 0]
         self._running = [run for run in self._running if run.steps]
         return ended
+
+    def _batch(self) -> list[ZeroRun]:
+        return self._running[: self.max_batch_size or None]
 
     def _answer(self, admitted: Admitted) -> ZeroRun:
         left, right = (-1, *admitted.prompt[-2:].tolist())[-2:]

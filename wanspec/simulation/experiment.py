@@ -81,7 +81,7 @@ def make_world(setup: Setup, number: int = 0, log: Callable[[str], None] | None 
         worker=WorkerConfig(fingerprint, context=CONTEXT, max_leaves=setup.leaves, costs=costs.worker_model()),
         seed=setup.seed + number,
         log=log,
-        gpu_batch=MOST_AT_ONCE if setup.concurrent > 1 else 0,
+        gpu_batch=(setup.max_batch_size or MOST_AT_ONCE) if setup.concurrent > 1 else 0,
     )
 
 

@@ -49,6 +49,7 @@ class Setup:
         requests: how many are counted.
         tokens: length of each answer.
         concurrent: requests at once. If more than one, target and local draft of all share one GPU.
+        max_batch_size: most requests in a pass of that GPU; 0 for no limit.
         temperature: of the requests; 0 is greedy.
         prompts: token ids; none for prompts of three tokens, each request its own.
         deeds: (ms after each request's submission, one of ``DEEDS``).
@@ -65,6 +66,7 @@ class Setup:
     requests: int = 200
     tokens: int = 100
     concurrent: int = 1
+    max_batch_size: int = 0
     temperature: float = 0.0
     prompts: tuple[tuple[int, ...], ...] = ()
     deeds: tuple[tuple[float, str], ...] = ()

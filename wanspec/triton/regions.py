@@ -38,6 +38,7 @@ class EngineSettings:
         pace_ms: least duration of a step, 0 for none.
         agreement: of ``zero``: how often it agrees with the zero target.
         kv_tokens: budget of KV cache, 0 for the engine's default (``wanspec.engines.config``).
+        max_batch_size: most requests of one step, 0 for no limit; not of a worker.
     """
 
     engine: str = "torch"
@@ -48,6 +49,7 @@ class EngineSettings:
     pace_ms: float = 0.0
     agreement: float = 1.0
     kv_tokens: int = 0
+    max_batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,8 @@ def _worker_tls(settings: RegionSettings) -> dict[str, Value]:
 
 def _engine(settings: RegionSettings, engine: EngineSettings, folder: Path, max_draft_len: int) -> dict[str, Value]:
     return _shared(settings, engine, folder) | {
-        "max_batch_size": MAX_BATCH_SIZE,
+        "triton_max_batch_size": MAX_BATCH_SIZE,
+        "max_batch_size": engine.max_batch_size,
         "max_draft_len": max_draft_len,
         "exclude_input_in_output": False,
         "decoupled": settings.decoupled,

@@ -83,7 +83,7 @@ def test_a_command_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_a_list_measures_nothing(capsys):
     assert main(["--list", "--only", "capacity"]) == 0
-    assert "--capacity 4,8" in capsys.readouterr().out
+    assert "--capacity 1,8 --leaves" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["--only", "nothing"])
 

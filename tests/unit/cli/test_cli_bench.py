@@ -37,6 +37,8 @@ def test_help_has_examples_and_exit_codes(run):
         (("--prompts", "81"), 2, "--prompts"),
         (("--capacity", "0"), 2, "whole numbers from 1 to 64"),
         (("--capacity", "4", "--concurrency", "4"), 2, "give one"),
+        (("--max-batch-size", "4"), 2, "--capacity measures: give that as well"),
+        (("--capacity", "4", "--max-batch-size", "-1"), 2, "0<=x<=64"),
         (("--capacity", "8", "--prompts", "4"), 1, "--prompts: 4 are fewer than the 8"),
         (("--capacity", "4", "--url", "127.0.0.1:1"), 2, "--capacity describes a deployment to start"),
         (("--streams", "17"), 2, "--streams"),

@@ -269,6 +269,30 @@ def test_a_long_prompt_delays_the_others_by_parts_only(model: TorchModel, monkey
     assert [running.output for running in (generating, prefilling, verifying)] == expected
 
 
+def test_a_step_takes_at_most_max_batch_size_requests(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchEngine(model, max_draft_len=2, max_batch_size=2)
+    prompts = [prompt_of(4, number) for number in range(5)]
+    expected = [greedy(model, prompt, 4)[0] for prompt in prompts]
+    taken: list[int] = []
+    forward = TorchModel.forward
+
+    def counting(self: TorchModel, segments: list) -> torch.Tensor:
+        taken.append(len(segments))
+        return forward(self, segments)
+
+    monkeypatch.setattr(TorchModel, "forward", counting)
+    running = [engine.add(GenerationRequest(prompt, 4)) for prompt in prompts]
+    cancelled = running.pop()
+    assert engine.load.waiting == 5
+    engine.step()
+    assert (engine.load.active, engine.load.waiting) == (2, 3)
+    engine.cancel(cancelled)
+    while not engine.idle:
+        engine.step()
+    assert taken == [2] * 8, "the oldest two to their end, then the next"
+    assert [each.output for each in running] == expected[:4]
+
+
 @pytest.mark.parametrize("budget", [1, 2, 5, 300])
 def test_parts_of_prompts_and_drafts_give_what_one_pass_gives(model: TorchModel, budget: int) -> None:
     engine = TorchEngine(model, max_draft_len=4, max_num_tokens=budget)

@@ -105,3 +105,21 @@ def test_no_torch_is_imported() -> None:
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_step_takes_the_oldest_requests_up_to_max_batch_size() -> None:
+    engine = ZeroEngine(max_batch_size=2)
+    texts = [one(ZeroEngine(), request([first], 2)).output_ids.tolist() for first in range(3)]
+    first, second, third = (engine.add(request([number], 2)) for number in range(3))
+    assert (engine.load.active, engine.load.waiting) == (2, 1)
+    assert engine.step() == []
+    assert engine.step() == [first, second]
+    assert (engine.load.active, engine.load.waiting) == (1, 0)
+    fourth = engine.add(request([9], 1))
+    assert engine.step() == [fourth], "the third has begun, the fourth has room beside it"
+    assert engine.step() == [third]
+    assert [run.output for run in (first, second, third)] == texts
+    waiting = [engine.add(request([number], 1)) for number in range(3)]
+    engine.cancel(waiting[2])
+    assert engine.step() == waiting[:2]
+    assert engine.idle
