@@ -8,6 +8,8 @@
 ARG BASE=nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3
 
 FROM ${BASE} AS wheel
+# Into the image's own Python, which Triton's stub runs, also where it is marked as the system's to manage (PEP 668).
+ENV PIP_BREAK_SYSTEM_PACKAGES=1
 COPY pyproject.toml README.md LICENSE NOTICE /src/
 COPY build_engines /src/build_engines
 COPY model_repo /src/model_repo
@@ -15,6 +17,7 @@ COPY wanspec /src/wanspec
 RUN python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /src
 
 FROM ${BASE} AS region
+ENV PIP_BREAK_SYSTEM_PACKAGES=1
 # Without constraints.txt: the image's own numpy, torch and transformers are those that TensorRT-LLM was made with.
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     python3 -m pip install --no-cache-dir "$(echo /wheel/*.whl)[trtllm]"
