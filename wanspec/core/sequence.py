@@ -5,11 +5,14 @@ This is the only decoding loop of the project; a :class:`~wanspec.core.controlle
 
 from __future__ import annotations
 
+from math import inf
+
 from wanspec.core.arrivals import Arrivals
 from wanspec.core.config import ControllerConfig
 from wanspec.core.control import Control, Speculation
 from wanspec.core.costs import CostModel
 from wanspec.core.coupling import draft_sampling, drafting_for
+from wanspec.core.engine_call import EngineCall, until_end
 from wanspec.core.estimators import Estimators, entropy_from_log_prob
 from wanspec.core.events import (
     Abort,
@@ -72,15 +75,10 @@ class Sequence:
         self._first_token: float | None = None
         self._local_draft = config.local_draft
         self._actions = 0
-        self._pending: ActionId | None = None
-        self._pending_path: list[Node] = []
-        self._pending_since = now
-        self._pending_count = 0
-        self._is_draft = False
+        self._pending: EngineCall | None = None
         self._retries_left = config.engine_retries
         self._wait_began: float | None = None
         self._wake: float | None = None
-        self._prepare_at = float("inf")
         self._before_end = request.options.without_end(request.end_ids, config.fingerprint.vocab_size)
         self.aim()
 
@@ -218,32 +216,17 @@ class Sequence:
 
     def objection(self, event: Verified | Drafted) -> str:
         """Say how an engine's answer breaks its contract; nothing if it does not. Such an answer is a failed call."""
-        tokens, vocab = event.tokens, self._config.fingerprint.vocab_size
-        what, most = ("local draft", self._pending_count) if self._is_draft else ("target", len(self._pending_path) + 1)
-        if isinstance(event, Drafted) is not self._is_draft:
-            return f"{what} engine: answered as the other engine"
-        if not 1 <= len(tokens) <= most:
-            return f"{what} engine: {len(tokens)} tokens, expected 1 to {most}"
-        for index, token in enumerate(tokens):
-            if not 0 <= token < vocab:
-                return f"{what} engine: token {token} at {index} is outside 0 to {vocab - 1}"
-        if self._is_draft:
-            usable = len(event.log_probs) in (0, len(tokens)) and not any(p != p for p in event.log_probs)
-            return "" if usable else f"{what} engine: log-probabilities are missing or NaN"
-        if self.request.log_probs and len(event.log_probs) != len(tokens):
-            return f"{what} engine: gave no log-probabilities, which return_log_probs needs"
-        for index, node in enumerate(self._pending_path[: len(tokens) - 1]):
-            if tokens[index] != node.token:
-                return f"{what} engine: accepted token {tokens[index]} at {index}, the draft there is {node.token}"
-        return ""
+        assert self._pending is not None, "an answer that is awaited"
+        return self._pending.objection(event, self._config.fingerprint.vocab_size, self.request.log_probs)
 
     def verified(self, event: Verified, now: float) -> list[Action]:
         """The target's answer, to which :meth:`objection` had none: accepted drafts, one token of its own. Commit."""
-        path = self._settle(now, event.engine_ms)
+        call = self._settle(now, event.engine_ms)
+        path = call.path
         accepted = len(event.tokens) - 1
-        committed, ended = self._until_end(event.tokens)
+        committed, ended = until_end(event.tokens, self.remaining, self.tree.tokens, self.request)
         self._account(path, accepted, committed, event, now)
-        self.policy.verified(self._outcome(path, accepted, event, now), now)
+        self.policy.verified(self._outcome(call, accepted, event, now), now)
         origins = tuple(path[i].origin if i < accepted else Origin.TARGET for i in range(len(committed)))
         if self.shadow is not None:
             self.shadow.committing(committed, now)
@@ -274,7 +257,7 @@ class Sequence:
 
     def drafted(self, event: Drafted, now: float) -> None:
         """The local draft's answer: add it below the path it was drafted after."""
-        path = self._settle(now, event.engine_ms)
+        path = self._settle(now, event.engine_ms).path
         node = path[-1] if path else self.tree.root
         self.tally.local_draft_passes += len(event.tokens)
         self.tally.local_draft_ms += event.engine_ms
@@ -290,7 +273,7 @@ class Sequence:
 
     def failed(self, event: Failed, now: float) -> list[Action]:
         """An engine call failed: do without the local draft, or try the target again, or give up."""
-        drafting = self._is_draft
+        drafting = self._pending is not None and self._pending.drafts > 0
         self._settle(now, 0.0, event.error)
         if drafting:
             self._local_draft = False
@@ -306,9 +289,9 @@ class Sequence:
 
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
-        due = self._submitted + self.request.deadline_ms if self.request.deadline_ms > 0 else float("inf")
+        due = self._submitted + self.request.deadline_ms if self.request.deadline_ms > 0 else inf
         if self._pending is not None:
-            return min(due, self._pending_since + self._config.engine_ms, self._prepare_at)
+            return min(due, self._pending.since_ms + self._config.engine_ms, self._pending.prepare_ms)
         return due if self._wake is None else min(due, self._wake)
 
     def tick(self, now: float) -> list[Action]:
@@ -317,14 +300,14 @@ class Sequence:
             return []
         if self.request.deadline_ms > 0 and now >= self._submitted + self.request.deadline_ms:
             return self.finish("deadline", now, f"deadline_ms: {self.request.deadline_ms:g} ms have passed")
-        if now >= self._prepare_at:
-            self._prepare_at = float("inf")
+        call = self._pending
+        if call is not None and now >= call.prepare_ms:
+            call.prepare_ms = inf
             self.policy.prepare(self, now)
-        if self._pending is not None and now >= self._pending_since + self._config.engine_ms:
-            aborted: list[Action] = [Abort(self._pending)]
-            what = "local draft" if self._is_draft else "target"
-            late = Failed(self._pending, f"the {what} did not answer within {self._config.engine_ms:g} ms")
-            return aborted + self.failed(late, now)
+        if call is not None and now >= call.since_ms + self._config.engine_ms:
+            what = "local draft" if call.drafts else "target"
+            late = Failed(call.action, f"the {what} did not answer within {self._config.engine_ms:g} ms")
+            return [Abort(call.action), *self.failed(late, now)]
         return []
 
     def finish(self, reason: str, now: float, error: str = "") -> list[Action]:
@@ -335,7 +318,7 @@ class Sequence:
         self.finished, self.end_reason = True, reason
         actions: list[Action] = []
         if self._pending is not None:
-            actions.append(Abort(self._pending))
+            actions.append(Abort(self._pending.action))
             self._settle(now, 0.0, reason)
         self.remote.close()
         rounds = self.log.closed(now, self.estimators.median("rtt"), self.remote.epoch, self.tally)
@@ -345,12 +328,12 @@ class Sequence:
         return [*actions, ended]
 
     def called_ms(self, now: float) -> float:
-        """For how long the engine call that is under way has been."""
-        return now - self._pending_since
+        """For how long the engine call that is under way has been; 0 where none is."""
+        return 0.0 if self._pending is None else now - self._pending.since_ms
 
     def awaits(self, action: ActionId) -> bool:
         """Whether this engine call's answer is still wanted."""
-        return not self.finished and self._pending == action
+        return not self.finished and self._pending is not None and self._pending.action == action
 
     def summary(self, reason: str, now: float) -> dict[str, object]:
         """What the request cost, as plain values."""
@@ -378,8 +361,7 @@ class Sequence:
         self._cause(decision.cause)
         if self.shadow is not None:
             self.shadow.drafting(len(path), decision.count)
-        action = self._call(path, now, is_draft=True)
-        self._pending_count = decision.count
+        action = self._call(path, now, decision.count).action
         tokens = tuple(node.token for node in path)
         committed = len(self.tree.tokens)
         return [Draft(action, self.tree.tokens, committed, tokens, decision.count, self._drafts_by, self._options)]
@@ -389,14 +371,14 @@ class Sequence:
         if self.shadow is not None:
             self.shadow.verifying(self.most_drafts)
         self.log.decided("", self.policy.scores)
-        action = self._call(path, now, is_draft=False)
+        call = self._call(path, now)
         if self.policy.unprepared:
-            self._prepare_at = now + _PREPARE_MS
+            call.prepare_ms = now + _PREPARE_MS
         self.log.verifying(now)
         drafts = tuple(node.token for node in path)
         committed, log_probs = len(self.tree.tokens), self.policy.wants_entropy or self.request.log_probs
         sampling, first = self.request.sampling, self.tally.rounds == 0
-        return [Verify(action, self.tree.tokens, committed, drafts, log_probs, sampling, self._options, first)]
+        return [Verify(call.action, self.tree.tokens, committed, drafts, log_probs, sampling, self._options, first)]
 
     @property
     def _held_back(self) -> int:
@@ -407,39 +389,22 @@ class Sequence:
     def _options(self) -> GenerationOptions:
         return self._before_end if self._held_back > 0 else self.request.options
 
-    def _call(self, path: list[Node], now: float, *, is_draft: bool) -> ActionId:
+    def _call(self, path: list[Node], now: float, drafts: int = 0) -> EngineCall:
         self._actions += 1
-        self._pending = (self.number, self._actions)
-        self._pending_path = path
-        self._pending_since = now
-        self._is_draft = is_draft
+        self._pending = EngineCall((self.number, self._actions), path, now, drafts)
         return self._pending
 
-    def _settle(self, now: float, engine_ms: float, failure: str = "") -> list[Node]:
-        kind = StepKind.DRAFT if self._is_draft else StepKind.VERIFY
-        self.log.called(kind, self._pending_since, now, engine_ms, failure)
-        path, self._pending, self._pending_path = self._pending_path, None, []
-        self._prepare_at = float("inf")
-        return path
+    def _settle(self, now: float, engine_ms: float, failure: str = "") -> EngineCall:
+        call, self._pending = self._pending, None
+        assert call is not None, "a call is under way"
+        self.log.called(StepKind.DRAFT if call.drafts else StepKind.VERIFY, call.since_ms, now, engine_ms, failure)
+        return call
 
-    def _until_end(self, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
-        """What of the target's answer is committed, and whether an end token (left out) or a stop word ended it."""
-        options = self.request.options
-        tail = self.tree.tokens[-max(map(len, options.stop_words)) :] if options.stop_words else []
-        for index, token in enumerate(tokens[: self.remaining]):
-            if token in self.request.end_ids:
-                return tokens[:index], True
-            if options.stop_words:
-                tail.append(token)
-                if options.stops(tail):
-                    return tokens[: index + 1], True
-        return tokens[: self.remaining], False
-
-    def _outcome(self, path: list[Node], accepted: int, event: Verified, now: float) -> Outcome:
-        entropy = self._entropy(path, accepted, event)
-        queued_ms = max(0.0, self.called_ms(now) - event.engine_ms)
-        remote = sum(node.origin is Origin.REMOTE for node in path)
-        return Outcome(len(path), accepted, entropy, queued_ms, remote)
+    def _outcome(self, call: EngineCall, accepted: int, event: Verified, now: float) -> Outcome:
+        entropy = self._entropy(call.path, accepted, event)
+        queued_ms = max(0.0, now - call.since_ms - event.engine_ms)
+        remote = sum(node.origin is Origin.REMOTE for node in call.path)
+        return Outcome(len(call.path), accepted, entropy, queued_ms, remote)
 
     def _entropy(self, path: list[Node], accepted: int, event: Verified) -> float | None:
         """Estimate for the bonus token. It stands for the risk that the worker has not foreseen it.
