@@ -1,4 +1,4 @@
-# The developer's interface. Every target makes what it needs; only Python 3.10 to 3.13 and make are required.
+# The developer's interface. Every target makes what it needs; only Python 3.11 or 3.12 and make are required.
 #
 #   make demo         two regions, two prompts, what the split saved
 #   make test         style, types, and all tests but the long matrices
