@@ -110,6 +110,8 @@ class Stepwise:
     vocab_size = 10
     idle = False
 
+    max_batch_size = 0
+
     def __init__(self):
         self.steps, self._waiting = [], []
 
