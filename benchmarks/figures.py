@@ -69,7 +69,7 @@ FIGURES = (
         tuple(
             f"wanspec bench --profile paper-cloud --time-scale 2 --rtt {rtt} --prompts 8 --tokens 80 --ignore-end "
             "--warm-up 2 --json"
-            for rtt in (10, 30, 70, 150)
+            for rtt in (10, 15, 30, 70, 150)
         ),
         BENCH,
     ),

@@ -29,7 +29,7 @@ RUN test -x /opt/tritonserver/bin/tritonserver \
     && wanspec render --help > /dev/null
 COPY --chmod=755 deploy/images/serve.sh deploy/images/health.py /opt/wanspec/
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/wanspec wanspec \
-    && install -d -o wanspec -g wanspec /var/cache/wanspec
+    && install -d -m 1777 /var/cache/wanspec
 # A user of any number has a home to write to, and a name, which libraries that compile at run time ask for.
 ENV WANSPEC_CACHE=/var/cache/wanspec HOME=/var/cache/wanspec USER=wanspec PYTHONUNBUFFERED=1
 USER 10001:10001

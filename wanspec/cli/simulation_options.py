@@ -73,8 +73,9 @@ _OPTIONS = (
     click.option(
         "--max-batch-size",
         default=0,
+        show_default=True,
         type=click.IntRange(0, 256),
-        help="Most requests in a pass of the GPU that they share; 0: no limit.",
+        help="Most requests in a pass of the GPU that --concurrent ones share; 0: no limit.",
     ),
     click.option("--requests", default=200, show_default=True, type=click.IntRange(1), help="Requests a row."),
     click.option("--tokens", default=100, show_default=True, type=click.IntRange(1, 4000), help="Tokens a request."),

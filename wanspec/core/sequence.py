@@ -372,7 +372,7 @@ class Sequence:
             self.shadow.verifying(self.most_drafts)
         self.log.decided("", self.policy.scores)
         call = self._call(path, now)
-        if self.policy.unprepared:
+        if self._control.speculation is not Speculation.OFF and self.policy.unprepared:
             call.prepare_ms = now + _PREPARE_MS
         self.log.verifying(now)
         drafts = tuple(node.token for node in path)

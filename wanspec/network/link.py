@@ -88,6 +88,10 @@ class LinkClient:
         return dropped
 
 
+class _RefusedError(Exception):
+    """The worker's answer to the stream's opening, in its own words."""
+
+
 class LinkConnection:
     """One stream, from the attempt to connect to its end."""
 
@@ -139,7 +143,7 @@ class LinkConnection:
             reason += f": {problem}" if problem else ""
         except grpc.RpcError as error:
             reason = f"{error.code().name}: {error.details()}"
-        except ConnectionError as error:  # the worker's own words, logged as they came
+        except _RefusedError as error:
             reason = str(error)
         except Exception as error:
             logger.exception("link to %s failed", self._target.url)
@@ -162,7 +166,7 @@ class LinkConnection:
                 if response.error_message:
                     logger.warning("link to %s: %s", self._target.url, response.error_message)
                     if response.infer_response.id == LINK_REQUEST_ID or not response.infer_response.id:
-                        raise ConnectionError(response.error_message)
+                        raise _RefusedError(response.error_message)
                 elif response.infer_response.raw_output_contents:
                     # A string tensor of one element would carry a length; UINT8 is the frame as it is.
                     self._listener.received(self, response.infer_response.raw_output_contents[0])

@@ -9,9 +9,10 @@ import pytest
 
 from tests.unit.core.core_doubles import Rig, of
 from wanspec.core.arrivals import Arrivals
+from wanspec.core.control import Control, Speculation
 from wanspec.core.costs import CostModel
 from wanspec.core.estimators import Estimators, outcome_name
-from wanspec.core.events import Cancelled, Draft, Emit, Tick
+from wanspec.core.events import Cancelled, Controlled, Draft, Emit, Tick
 from wanspec.core.messages import Drafting
 from wanspec.core.policies import POLICIES, DraftLocally, Outcome, VerifyNow, Wait, adaptive, make_policy
 from wanspec.core.policies.lookahead import local_round, look_ahead
@@ -314,7 +315,7 @@ def test_adaptive_solves_its_model_while_the_target_is_at_work(monkeypatch):
     assert len(solved) == 1
     for number in range(1, 100):
         policy.decide(view, 30.0 * number)
-        assert len(solved) == 1 + (number - 1) // 24, "no decision waits for a solution"
+        assert len(solved) == (1 if number <= 4 else 2 + (number - 5) // 24), "no decision waits for a solution"
         policy.verified(Outcome(1, 1, 0.0), 30.0 * number)
         if policy.unprepared:
             policy.prepare(view, 30.0 * number)
@@ -344,4 +345,23 @@ def test_an_answer_that_comes_sooner_leaves_nothing_to_be_computed_ahead():
     rig.do(Cancelled(1))
     actions = rig.submit(2, policy="adaptive")
     assert of(Draft, rig.answer(actions, 1))
+    assert rig.controller.deadline() > rig.now + 1_000.0
+
+
+def test_a_policy_without_a_latency_target_has_no_pace_to_look_at():
+    view, policy = FakeView(worker_ready=False), make_policy("local_adaptive", {})
+    prepared = 0
+    for number in range(100):
+        policy.decide(view, 30.0 * number)
+        policy.verified(Outcome(1, 1, 0.0), 30.0 * number)
+        if policy.unprepared:
+            policy.prepare(view, 30.0 * number)
+            prepared += 1
+    assert prepared == 5, "the first solution after 4 rounds, then every 24"
+
+
+def test_nothing_is_computed_ahead_where_speculation_is_off():
+    rig = Rig(links=0)
+    rig.do(Controlled(Control(speculation=Speculation.OFF)))
+    rig.submit(policy="adaptive")
     assert rig.controller.deadline() > rig.now + 1_000.0

@@ -14,7 +14,7 @@ from wanspec.engines.pace import Pace
 from wanspec.engines.runner import EngineRunner
 from wanspec.engines.torch_model import TorchModel
 from wanspec.engines.zero import ZeroEngine
-from wanspec.errors import EngineError, WanspecError
+from wanspec.errors import EngineError, RequestStoppedError, WanspecError
 
 Answers = queue.Queue  # of results and errors
 
@@ -178,3 +178,30 @@ def test_an_engine_that_cannot_add_answers_and_lives():
             assert "KeyError" in str(answers.get(timeout=5))
     finally:
         runner.close()
+
+
+def test_who_waits_for_a_place_can_be_stopped_or_cancelled_and_is_answered_at_the_end():
+    runner = EngineRunner(ZeroEngine(max_batch_size=1, pace=Pace(30.0)), "one at a time")
+    answers: dict[str, object] = {}
+    ended = {name: threading.Event() for name in ("runs", "stopped", "next", "never")}
+
+    def submit(name, tokens):
+        def done(answer):
+            answers[name] = answer
+            ended[name].set()
+
+        runner.submit(request(7, tokens), done, name=name)
+
+    submit("runs", 3)
+    submit("stopped", 1)
+    submit("next", 1)
+    submit("never", 1_000)
+    runner.stop("stopped")
+    assert ended["stopped"].wait(5)
+    assert isinstance(answers["stopped"], RequestStoppedError)
+    assert ended["next"].wait(5)
+    assert ended["runs"].is_set(), "the oldest has the place until it ends"
+    runner.close()
+    assert ended["never"].is_set()
+    assert "shutting down" in str(answers["never"])
+    assert len(answers["runs"].output_ids) == 3

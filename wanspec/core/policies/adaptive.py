@@ -16,6 +16,8 @@ from wanspec.core.tree import Node, Origin
 
 _REFRESH = 24
 """Rounds after which the model is solved anew."""
+_FIRST = 4
+"""The same for the first solution."""
 _DEFAULT_ACCEPTANCE, _DEFAULT_COVERED, _COVERED_WORTH = 0.75, 0.6, 8.0
 _WAIT_LEVELS = 2
 _PACED = 6
@@ -200,7 +202,8 @@ class Adaptive:
     @property
     def unprepared(self) -> bool:
         """Whether the model is to be solved, or the pace to be looked at."""
-        return self._look is None or self._rounds >= _REFRESH or self._paced >= _PACED
+        behind = self.latency_target > 0.0 and self._since_ms is not None and self._paced >= _PACED
+        return self._look is None or self._rounds >= _REFRESH or behind
 
     def prepare(self, view: View, now: float) -> None:
         """Solve and look: milliseconds of arithmetic."""
@@ -219,10 +222,11 @@ class Adaptive:
         return self._look, self._conditions
 
     def _solve(self, view: View, worker: bool) -> tuple[Lookahead, Conditions]:
+        # The first solution comes during the prefill, where the first request has measured nothing yet.
+        self._rounds = 0 if self._look is not None else _REFRESH - _FIRST
         self._conditions = self._measure(view, worker)
         self._look = look_ahead(self._conditions)
         self._with_worker = worker
-        self._rounds = 0
         return self._look, self._conditions
 
     def _steer(self, view: View, now: float) -> None:

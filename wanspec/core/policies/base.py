@@ -148,7 +148,7 @@ class Policy(Protocol):
         ...
 
     def prepare(self, view: View, now: float) -> None:
-        """Compute it; called while the target is at work, so that no round waits for it."""
+        """Compute it; called while the target is at work, so that its round need not wait."""
         ...
 
     def drafting(self, known: Estimators) -> Drafting:
